@@ -1,0 +1,50 @@
+"""The `agentdata` command. Errors that a user is meant to read end here, as one sentence."""
+
+import signal
+import sys
+
+import typer
+
+from agentdata import __version__
+from agentdata.cli import harvest, look
+from agentdata.errors import AgentdataError, UsageError
+
+app = typer.Typer(
+    help="Turn repository histories and real tool runs into mid-training data for software-engineering agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(harvest.app, name="harvest")
+app.command("show")(look.show)
+app.command("check")(look.check)
+app.command("demo")(look.demo)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"agentdata {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Entry point of the command."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=True)
+    except AgentdataError as error:
+        print(f"agentdata: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,175 @@
+"""Patches to edits that an agent's editor can make: unique old texts, insertions, and whole files as the last resort."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from agentdata import editor
+from agentdata.records import Event
+
+HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+JOIN_LINES = 2
+"""Changed runs with at most this many unchanged lines between them are one edit."""
+
+
+class PatchError(Exception):
+    """A patch does not describe the text that it is applied to."""
+
+
+class Unfit(Exception):
+    """No edit of the usual kinds makes a change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive changed lines: `removed` at line `start` (from 0) of the old text becomes `added`."""
+
+    start: int
+    removed: str
+    added: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An edit and the lines (from 1, inclusive) of the text before it that one must have seen to make it."""
+
+    event: Event
+    first: int
+    last: int
+    after: str
+    """The whole text after the edit."""
+
+
+def parse_runs(patch: str) -> list[Run]:
+    """The changed runs of one file's unified diff."""
+    runs: list[Run] = []
+    removed: list[str] = []
+    added: list[str] = []
+    old = start = 0
+
+    def close() -> None:
+        if removed or added:
+            runs.append(Run(start, "".join(removed), "".join(added)))
+            removed.clear()
+            added.clear()
+
+    inside = False
+    last: list[str] = []
+    for line in patch.split("\n"):
+        if line.startswith("@@ ") and (found := HUNK.match(line)):
+            close()
+            # A hunk without old lines names the line before it.
+            old = int(found[1]) - (found[2] != "0")
+            inside = True
+        elif not inside:
+            continue
+        elif line.startswith("-"):
+            if not (removed or added):
+                start = old
+            removed.append(line[1:] + "\n")
+            last = removed
+            old += 1
+        elif line.startswith("+"):
+            if not (removed or added):
+                start = old
+            added.append(line[1:] + "\n")
+            last = added
+        elif line.startswith(" "):
+            close()
+            last = []
+            old += 1
+        elif line.startswith("\\") and last:
+            last[-1] = last[-1][:-1]
+    close()
+    return runs
+
+
+def apply_runs(text: str, runs: list[Run]) -> str:
+    """The text after a patch. Raises PatchError where it does not fit."""
+    offsets = line_offsets(text)
+    parts, position = [], 0
+    for run in runs:
+        place = offsets[run.start] if run.start < len(offsets) else -1
+        if place < position or not text.startswith(run.removed, place):
+            raise PatchError(f"line {run.start + 1} is not what the patch removes")
+        parts += [text[position:place], run.added]
+        position = place + len(run.removed)
+    return "".join([*parts, text[position:]])
+
+
+def line_offsets(text: str) -> list[int]:
+    """Offset of the start of each line, and of the end of the text where that follows a line end."""
+    return [0, *accumulate(len(line) + 1 for line in text.split("\n")[:-1])]
+
+
+def join_runs(text: str, runs: list[Run]) -> list[Run]:
+    """Join runs that are a few unchanged lines apart."""
+    offsets = line_offsets(text)
+    joined: list[Run] = []
+    end = 0
+    for run in runs:
+        if joined and run.start - end <= JOIN_LINES and run.start < len(offsets):
+            before = joined.pop()
+            between = text[offsets[end] : offsets[run.start]]
+            joined.append(Run(before.start, before.removed + between + run.removed, before.added + between + run.added))
+        else:
+            joined.append(run)
+        end = run.start + run.removed.count("\n")
+    return joined
+
+
+def make_edits(path: str, text: str, runs: list[Run], widen: int) -> Iterator[Place]:
+    """Edits, top to bottom, that turn `text` into the text after the patch.
+
+    Raises PatchError where the patch does not fit, and Unfit where no unique old text is found within `widen` lines.
+    """
+    offsets = line_offsets(text)
+    shift = 0
+    for run in join_runs(text, runs):
+        place = (offsets[run.start] if run.start < len(offsets) else len(text) + 1) + shift
+        if not text.startswith(run.removed, place) or place > len(text):
+            raise PatchError(f"line {run.start + 1} is not what the patch removes")
+        edit = _edit(path, text, place, run, widen)
+        yield edit
+        shift += len(run.added) - len(run.removed)
+        text = edit.after
+
+
+def _edit(path: str, text: str, place: int, run: Run, widen: int) -> Place:
+    after = text[:place] + run.added + text[place + len(run.removed) :]
+    if not run.removed:
+        inserted = _insertion(path, text, place, run, after)
+        if inserted is not None:
+            return inserted
+    start, end = place, place + len(run.removed)
+    for width in range(widen + 1):
+        # Text that is only taken away, or stands nowhere yet, needs something to hold on to.
+        if width or (run.removed.strip() and run.added):
+            old, new = text[start:end], text[start:place] + run.added + text[place + len(run.removed) : end]
+            if old.endswith("\n") and new.endswith("\n") and len(old) > 1:
+                bare = old[:-1]
+                if text.find(bare) == start and text.find(bare, start + 1) < 0:
+                    return _replacement(path, text, start, bare, new[:-1], after)
+            if old and text.find(old) == start and text.find(old, start + 1) < 0:
+                return _replacement(path, text, start, old, new, after)
+        if start > 0:
+            start = text.rfind("\n", 0, start - 1) + 1
+        if end < len(text):
+            end = text.find("\n", end) + 1 or len(text)
+    raise Unfit(f"no unique old text within {widen} lines of line {run.start + 1}")
+
+
+def _replacement(path: str, text: str, start: int, old: str, new: str, after: str) -> Place:
+    first = text.count("\n", 0, start) + 1
+    event = Event(kind="edit", edit="str_replace", path=path, old=old, new=new, text=editor.replaced(path, after, start, new))
+    return Place(event, first, first + old.rstrip("\n").count("\n"), after)
+
+
+def _insertion(path: str, text: str, place: int, run: Run, after: str) -> Place | None:
+    line = text.count("\n", 0, place)
+    new = run.added.removesuffix("\n")
+    if editor.insert(text, line, new) != after:
+        return None  # At the end of a file the last line end decides; the general way does it.
+    event = Event(kind="edit", edit="insert", path=path, new=new, line=line, text=editor.inserted(path, after, line, new))
+    return Place(event, max(line, 1), line + 1, after)

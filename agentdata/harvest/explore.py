@@ -1,0 +1,235 @@
+"""What an agent would do before it edits: list, search, open, recognise, read. Every observation is computed from the tree."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentdata.errors import ObjectError
+from agentdata.harvest import filters, languages
+from agentdata.harvest.edits import Run, parse_runs
+from agentdata.harvest.git import decode
+from agentdata.harvest.recipe import HarvestRecipe
+from agentdata.harvest.trees import Files, Trees
+from agentdata.records import Change, Event, SnapshotFile
+
+if TYPE_CHECKING:
+    from tree_sitter import Tree
+
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{3,60}")
+TELLING = re.compile(r"_|[a-z][A-Z]|\d")
+"""Marks that tell an identifier from an English word."""
+QUOTED = re.compile(r"`([^`\n]{4,80})`")
+QUOTE_BYTES = {0x07: "\\a", 0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0B: "\\v", 0x0C: "\\f", 0x0D: "\\r", 0x22: '\\"', 0x5C: "\\\\"}
+JOIN_READS = 10
+"""Ranges with at most this many lines between them are read as one."""
+MOST_LINE = 1000
+"""A hit on a longer line is no help to a reader; such searches are left out."""
+KEPT_TREES = 8
+
+Range = tuple[int, int]
+"""Lines from 1, inclusive."""
+
+
+class Explorer:
+    """Makes the events before the edits, for changes of one repository."""
+
+    def __init__(self, trees: Trees, recipe: HarvestRecipe) -> None:
+        self.trees = trees
+        self.recipe = recipe
+        self.options = recipe.exploration
+        self._parsed: OrderedDict[str, Tree] = OrderedDict()
+        self._errors: OrderedDict[str, bool] = OrderedDict()
+
+    def unparsed(self, change: Change) -> tuple[str, ...]:
+        """Source files of the change that their grammar does not accept."""
+        return tuple(file.path for file in self._sources(change) if self._has_error(file))
+
+    def events(self, change: Change) -> list[Event]:
+        """Listing, searches and reads, in the order that a reader would take."""
+        tree = self.trees.repository.commit(change.snapshot).tree
+        events = self._list(tree)
+        runs = {edit.old_path or edit.path: parse_runs(edit.patch) for edit in change.edits if edit.old_blob}
+        if self.options.policy == "explore":
+            events += self._search(change, tree, runs)
+        for file in self._sources(change):
+            events += self._read(file, runs.get(file.path, []))
+        return events
+
+    def _sources(self, change: Change) -> list[SnapshotFile]:
+        """The touched source files: implementation before tests, what changes most first."""
+        sizes = {edit.old_path or edit.path: len(edit.patch) for edit in change.edits}
+        roles = {file.path: filters.role_of(file.path, self.recipe.languages) for file in change.files}
+        chosen = [file for file in change.files if roles[file.path] != "other"]
+        return sorted(chosen, key=lambda file: (roles[file.path] == "test", -sizes.get(file.path, 0), file.path))
+
+    # Listing
+
+    def _list(self, tree: str) -> list[Event]:
+        for depth in (2, 1):
+            paths = [b".", *self.trees.listing(tree, depth)]
+            if len(paths) <= self.options.most_listed:
+                command = f"find . -maxdepth {depth} -not -path '*/.*' | LC_ALL=C sort"
+                return [Event(kind="list", command=command, text=shown(b"\n".join(sorted(paths)) + b"\n"))]
+        return []
+
+    # Reading
+
+    def _read(self, file: SnapshotFile, runs: Sequence[Run]) -> list[Event]:
+        lines = file.text.split("\n")
+        if len(lines) <= self.options.whole_file_lines:
+            return [read_event(file, lines)]
+        spots = [(run.start + 1, max(run.start + run.removed.count("\n"), run.start + 1)) for run in runs]
+        ranges = merge([self._around(file, spot, len(lines)) for spot in spots or [(1, 1)]])
+        return [read_event(file, lines, one) for one in ranges]
+
+    def _around(self, file: SnapshotFile, spot: Range, count: int) -> Range:
+        """The lines to read to understand an edited place: its definition, or some lines around it."""
+        first, last = max(1, spot[0] - self.options.margin_lines), min(count, spot[1] + self.options.margin_lines)
+        for symbol in self._enclosing(file, spot)[:1]:
+            if symbol.end - symbol.start < self.options.most_symbol_lines:
+                first, last = min(first, symbol.start), max(last, symbol.end)
+        return first, min(last, count)
+
+    def _enclosing(self, file: SnapshotFile, spot: Range) -> list[languages.Symbol]:
+        language = languages.language_of(file.path)
+        return languages.enclosing(self._tree(file), language, *spot) if language else []
+
+    def _tree(self, file: SnapshotFile) -> "Tree":
+        tree = self._parsed.get(file.blob)
+        if tree is None:
+            language = languages.language_of(file.path)
+            assert language is not None
+            tree = self._parsed[file.blob] = languages.parse(language, file.text.encode(file.encoding))
+            if len(self._parsed) > KEPT_TREES:
+                self._parsed.popitem(last=False)
+        return tree
+
+    def _has_error(self, file: SnapshotFile) -> bool:
+        known = self._errors.get(file.blob)
+        if known is None:
+            known = self._errors[file.blob] = self._tree(file).root_node.has_error
+            if len(self._errors) > 50_000:
+                self._errors.popitem(last=False)
+        return known
+
+    # Searching
+
+    def _search(self, change: Change, tree: str, runs: dict[str, list[Run]]) -> list[Event]:
+        sources = self._sources(change)
+        if not sources:
+            return []
+        suffixes = filters.suffixes_of(self.recipe.languages)
+        directory, files = self.trees.scope(tree, suffixes, sources[0].path.encode(), self.options.search_bytes)
+        events: list[Event] = []
+        touched = {file.path for file in change.files}
+        done = 0
+        for term in self._terms(change, sources, runs):
+            if done == self.options.searches:
+                break
+            try:
+                containing = self.trees.containing(files, term.encode())
+                found = self._found(change, term, containing, directory, suffixes, touched, done)
+            except ObjectError:
+                continue  # A blob of an untouched file is not in this clone: what cannot be searched is not searched.
+            events += found
+            done += bool(found)
+        self.trees.trim()
+        return events
+
+    def _terms(self, change: Change, sources: Sequence[SnapshotFile], runs: dict[str, list[Run]]) -> list[str]:
+        """Identifiers to search for: those that people wrote, then the changed definitions."""
+        words = " \n".join([*(f"{issue.title} {issue.body}" for issue in change.issues), change.title, change.body])
+        quoted = [name for part in QUOTED.findall(words) for name in IDENTIFIER.findall(part)]
+        written = [name for name in IDENTIFIER.findall(words) if TELLING.search(name)]
+        changed = []
+        for file in sources:
+            for run in runs.get(file.path, []):
+                spot = (run.start + 1, max(run.start + run.removed.count("\n"), run.start + 1))
+                changed += [symbol.name for symbol in self._enclosing(file, spot) if IDENTIFIER.fullmatch(symbol.name)]
+        return list(dict.fromkeys([*quoted, *written, *changed]))
+
+    def _found(
+        self,
+        change: Change,
+        term: str,
+        containing: Files,
+        directory: bytes,
+        suffixes: tuple[str, ...],
+        touched: set[str],
+        turn: int,
+    ) -> list[Event]:
+        """A search that finds something the change touches, and a plausible wrong file opened after it."""
+        paths = [decode(path)[0] for path, _ in containing]
+        if not touched.intersection(paths) or len(paths) > self.options.most_hit_files:
+            return []
+        most = self.options.most_hits
+        hits = self.trees.hits(containing, term.encode(), most)
+        if any(len(hit.text) > MOST_LINE for hit in hits):
+            return []
+        lines = [quote_path(hit.path).encode() + b":%d:" % hit.line + hit.text + b"\n" for hit in hits]
+        patterns = " ".join(shlex.quote(f"{decode(directory)[0]}*{suffix}") for suffix in suffixes)
+        command = f"git grep -n -I -w {shlex.quote(term)} -- {patterns} | head -n {most}"
+        events = [Event(kind="search", command=command, text=shown(b"".join(lines)))]
+        wrong = sorted({decode(hit.path)[0] for hit in hits} - touched)
+        wrong = [path for path in wrong if filters.role_of(path, self.recipe.languages) == "source"]
+        if not wrong or turn >= self.options.wrong_files:
+            return events
+        path = wrong[_draw(f"{self.options.seed} {change.id} {term}") % len(wrong)]
+        hit = next(hit for hit in hits if decode(hit.path)[0] == path)
+        entry = next(oid for name, oid in containing if name == hit.path)
+        file = open_file(path, entry, self.trees.repository.read(entry))
+        lines_there = file.text.split("\n")
+        one = (max(1, hit.line - self.options.margin_lines), min(len(lines_there), hit.line + self.options.margin_lines))
+        whole = len(lines_there) <= 2 * self.options.margin_lines
+        events.append(read_event(file, lines_there, None if whole else one))
+        events.append(Event(kind="think", text=f"`{path}` mentions `{term}`, but it needs no change here."))
+        return events
+
+
+def open_file(path: str, blob: str, content: bytes) -> SnapshotFile:
+    """A file of the tree as a record."""
+    text, encoding = decode(content)
+    return SnapshotFile(path=path, language="", text=text, encoding=encoding, blob=blob, mode="")
+
+
+def read_event(file: SnapshotFile, lines: list[str], one: Range | None = None) -> Event:
+    """A read of a whole file, or of some of its lines."""
+    if one is None or one == (1, len(lines)):
+        return Event(kind="read", path=file.path, text=file.text, encoding=file.encoding)
+    text = "\n".join(lines[one[0] - 1 : one[1]])
+    return Event(kind="read", path=file.path, start=one[0], end=one[1], text=text, encoding=file.encoding)
+
+
+def merge(ranges: Sequence[Range]) -> list[Range]:
+    """Overlapping and neighbouring ranges as one, in order."""
+    merged: list[Range] = []
+    for first, last in sorted(ranges):
+        if merged and first - merged[-1][1] <= JOIN_READS:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def shown(output: bytes) -> str:
+    """Output of a command as an agent's tool shows it: bytes that are not UTF-8 become the replacement character."""
+    return output.decode("utf-8", "replace")
+
+
+def quote_path(path: bytes) -> str:
+    """A path as git prints it with `core.quotePath` on."""
+    if all(0x20 <= byte < 0x7F and byte not in QUOTE_BYTES for byte in path):
+        return path.decode()
+    quoted = "".join(
+        QUOTE_BYTES.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}") for byte in path
+    )
+    return f'"{quoted}"'
+
+
+def _draw(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big")

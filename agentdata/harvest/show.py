@@ -1,0 +1,75 @@
+"""A sample as a person would read it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from agentdata.errors import UsageError
+from agentdata.records import ChatSample, Manifest, Sample, TextSample
+from agentdata.shards import read_manifest, read_rows
+
+RENDERINGS: dict[str, type[Sample]] = {"markdown": TextSample, "xml": TextSample, "messages": ChatSample}
+TRAINED, UNTRAINED = "green", "bright_black"
+
+
+def show_sample(run: Path, wanted: str = "", *, rendering: str = "", colours: bool = True) -> None:
+    """Print the first sample of a run, or the first whose id or change id begins with `wanted`. Raises UsageError."""
+    from rich.console import Console
+    from rich.text import Text
+
+    sample = find_sample(run, wanted, rendering)
+    console = Console(no_color=not colours, highlight=False, soft_wrap=True)
+    console.print(Text(f"{sample.repo} · {sample.rendering} · sample {sample.id} · change {sample.change_id}", style="bold"))
+    console.print(
+        f"{sample.tokens:,} tokens ({sample.token_counter}), {sample.trained_tokens:,} trained · licence "
+        f"{sample.licence or 'unknown'} · {len(sample.proof.files)} files, {sample.proof.edits} edits, "
+        f"{sample.proof.reads} reads proved"
+    )
+    console.print(Text("trained", style=TRAINED) + Text(" · ") + Text("not trained", style=UNTRAINED) + "\n")
+    for text, train in parts(sample):
+        console.print(Text(text, style=TRAINED if train else UNTRAINED), end="")
+    console.print()
+
+
+def parts(sample: Sample) -> Iterator[tuple[str, bool]]:
+    """The stretches of a sample, each with whether it is trained."""
+    if isinstance(sample, TextSample):
+        for segment in sample.segments:
+            yield sample.text[segment.start : segment.end], segment.train
+    elif isinstance(sample, ChatSample):
+        for message in sample.messages:
+            yield f"── {message.role} ──\n", False
+            if message.content:
+                yield message.content.rstrip("\n") + "\n", message.train
+            for call in message.tool_calls:
+                yield _spoken(call.function.name, call.function.arguments), message.train
+
+
+def _spoken(name: str, arguments: str) -> str:
+    """A tool call with its texts on lines of their own."""
+    lines = [f"▶ {name}\n"]
+    for key, value in json.loads(arguments).items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        lines.append(f"  {key}:\n{text}\n" if "\n" in text else f"  {key}: {text}\n")
+    return "".join(lines)
+
+
+def find_sample(run: Path, wanted: str, rendering: str = "") -> Sample:
+    """The first sample whose id or change id begins with `wanted`. Raises UsageError when there is none."""
+    manifest = read_manifest(run)
+    there = [table.name for table in manifest.tables if table.name in RENDERINGS]
+    chosen = [rendering] if rendering else sorted(there, key=list(RENDERINGS).index)
+    for name in chosen:
+        if name not in there:
+            raise UsageError(f"{run} has no samples rendered as {name!r}; it has {', '.join(there) or 'none'}.")
+        for sample in _rows(run, manifest, name):
+            if sample.id.startswith(wanted) or sample.change_id.startswith(wanted):
+                return sample
+    raise UsageError(f"{run} has no sample {wanted!r}." if wanted else f"{run} holds no samples.")
+
+
+def _rows(run: Path, manifest: Manifest, name: str) -> Iterator[Sample]:
+    for table in manifest.tables:
+        if table.name == name:
+            for shard in table.shards:
+                yield from read_rows(run / shard.path, RENDERINGS[name])

@@ -1,0 +1,192 @@
+"""Trees of a repository at any commit: look up, list and search, incrementally from one snapshot to the next.
+
+Neighbouring snapshots share almost all of their subtrees and blobs, so parsed trees and the words of each blob are kept
+in memory, both bounded.
+"""
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from agentdata.harvest.git import Repository
+
+DIRECTORY, SUBMODULE = "40000", "160000"
+REGULAR = ("100644", "100755", "100664")
+WORD_BYTES = bytes(byte if chr(byte).isascii() and (chr(byte).isalnum() or byte == 0x5F) else 0x20 for byte in range(256))
+MOST_TREES = 20_000
+MOST_FILES = 20_000
+MOST_WORDS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a tree."""
+
+    name: bytes
+    mode: str
+    oid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A line found by a search."""
+
+    path: bytes
+    line: int
+    text: bytes
+
+
+Files = tuple[tuple[bytes, str], ...]
+"""(path, blob) in git's path order."""
+
+
+class Trees:
+    """Snapshots of one repository."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self._entries: OrderedDict[str, dict[bytes, Entry]] = OrderedDict()
+        self._files: OrderedDict[tuple[str, tuple[str, ...]], Files] = OrderedDict()
+        self._weights: OrderedDict[tuple[str, tuple[str, ...]], tuple[int, int]] = OrderedDict()
+        self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._words: OrderedDict[str, frozenset[bytes]] = OrderedDict()
+        self._held = 0
+
+    def entries(self, tree: str) -> dict[bytes, Entry]:
+        """Entries of a tree object by name, in git's order."""
+        known = self._entries.get(tree)
+        if known is None:
+            known = self._entries[tree] = parse_tree(self.repository.read(tree), len(tree) // 2)
+            if len(self._entries) > MOST_TREES:
+                self._entries.popitem(last=False)
+        else:
+            self._entries.move_to_end(tree)
+        return known
+
+    def lookup(self, tree: str, path: bytes) -> Entry | None:
+        """The entry at a path below a tree."""
+        *directories, name = path.split(b"/")
+        for directory in directories:
+            entry = self.entries(tree).get(directory)
+            if entry is None or entry.mode != DIRECTORY:
+                return None
+            tree = entry.oid
+        return self.entries(tree).get(name)
+
+    def listing(self, tree: str, depth: int, prefix: bytes = b"./") -> list[bytes]:
+        """What `find . -mindepth 1 -maxdepth DEPTH -not -path '*/.*'` prints in a clean checkout, unsorted."""
+        paths = []
+        for name, entry in self.entries(tree).items():
+            if name.startswith(b"."):
+                continue
+            paths.append(prefix + name)
+            if entry.mode == DIRECTORY and depth > 1:
+                paths += self.listing(entry.oid, depth - 1, prefix + name + b"/")
+        return paths
+
+    def files(self, tree: str, suffixes: tuple[str, ...]) -> Files:
+        """Regular files below a tree whose names end in one of the suffixes."""
+        key = (tree, suffixes)
+        known = self._files.get(key)
+        if known is None:
+            ends = tuple(suffix.encode() for suffix in suffixes)
+            found: list[tuple[bytes, str]] = []
+            for name, entry in self.entries(tree).items():
+                if entry.mode == DIRECTORY:
+                    found += [(name + b"/" + path, oid) for path, oid in self.files(entry.oid, suffixes)]
+                elif entry.mode in REGULAR and name.endswith(ends):
+                    found.append((name, entry.oid))
+            known = self._files[key] = tuple(found)
+            _bound(self._files, MOST_TREES)
+        return known
+
+    def weigh(self, tree: str, suffixes: tuple[str, ...]) -> tuple[int, int]:
+        """Number of those files, and their bytes in all."""
+        key = (tree, suffixes)
+        known = self._weights.get(key)
+        if known is None:
+            ends = tuple(suffix.encode() for suffix in suffixes)
+            count, size, blobs = 0, 0, []
+            for name, entry in self.entries(tree).items():
+                if entry.mode == DIRECTORY:
+                    more, weight = self.weigh(entry.oid, suffixes)
+                    count, size = count + more, size + weight
+                elif entry.mode in REGULAR and name.endswith(ends):
+                    blobs.append(entry.oid)
+            known = self._weights[key] = (count + len(blobs), size + sum(self._blob_sizes(blobs)))
+            _bound(self._weights, MOST_TREES)
+        return known
+
+    def _blob_sizes(self, blobs: list[str]) -> list[int]:
+        unknown = [oid for oid in blobs if oid not in self._sizes]
+        found = dict(zip(unknown, self.repository.sizes(unknown), strict=True)) if unknown else {}
+        sizes = [found.get(oid) or self._sizes.get(oid, 0) for oid in blobs]
+        self._sizes.update(found)
+        _bound(self._sizes, 4 * MOST_TREES)
+        return sizes
+
+    def scope(self, tree: str, suffixes: tuple[str, ...], around: bytes, most_bytes: int) -> tuple[bytes, Files]:
+        """The largest directory around a path whose files of these suffixes hold at most `most_bytes`.
+
+        Returns its path with a final slash (empty for the root) and its files with paths from the root. When even the
+        directory of the file is too large, there are no files.
+        """
+        directory = b""
+        for part in (*around.split(b"/")[:-1], None):
+            count, size = self.weigh(tree, suffixes)
+            if size <= most_bytes and count <= MOST_FILES:
+                return directory, tuple((directory + path, oid) for path, oid in self.files(tree, suffixes))
+            entry = self.entries(tree).get(part) if part else None
+            if entry is None or entry.mode != DIRECTORY:
+                break
+            tree, directory = entry.oid, directory + entry.name + b"/"
+        return b"", ()
+
+    def containing(self, files: Files, word: bytes) -> Files:
+        """The files that contain an identifier as a whole word."""
+        self._index([oid for _, oid in files if oid not in self._words])
+        return tuple((path, oid) for path, oid in files if word in self._words[oid])
+
+    def hits(self, files: Files, word: bytes, most: int) -> list[Hit]:
+        """The first lines that contain a whole word, in the order of `git grep -n -w`."""
+        pattern = re.compile(rb"(?<![0-9A-Za-z_])" + re.escape(word) + rb"(?![0-9A-Za-z_])")
+        found: list[Hit] = []
+        for path, oid in files:
+            for number, line in enumerate(self.repository.read(oid).split(b"\n"), 1):
+                if word in line and pattern.search(line):
+                    found.append(Hit(path, number, line))
+                    if len(found) == most:
+                        return found
+        return found
+
+    def _index(self, blobs: list[str]) -> None:
+        for oid, content in self.repository.contents(list(dict.fromkeys(blobs))):
+            # git takes a file for binary by a NUL in its first 8000 bytes, and `git grep -I` passes it over.
+            words = frozenset() if b"\0" in content[:8000] else frozenset(content.translate(WORD_BYTES).split())
+            self._words[oid] = words
+            self._held += len(words)
+
+    def trim(self) -> None:
+        """Give back memory beyond the bound; called between changes, so that nothing in use is lost."""
+        while self._held > MOST_WORDS and self._words:
+            self._held -= len(self._words.popitem(last=False)[1])
+
+
+def parse_tree(content: bytes, hash_bytes: int) -> dict[bytes, Entry]:
+    """Entries of a raw tree object; object names take `hash_bytes` bytes (20 for SHA-1, 32 for SHA-256)."""
+    entries = {}
+    position = 0
+    while position < len(content):
+        space = content.index(b" ", position)
+        end = content.index(b"\0", space)
+        name = content[space + 1 : end]
+        oid = content[end + 1 : end + 1 + hash_bytes].hex()
+        entries[name] = Entry(name, content[position:space].decode(), oid)
+        position = end + 1 + hash_bytes
+    return entries
+
+
+def _bound(cache: OrderedDict[Any, Any], most: int) -> None:
+    while len(cache) > most:
+        cache.popitem(last=False)

@@ -1,0 +1,401 @@
+"""The nouns: frozen records that travel between stages and into Parquet.
+
+Every record has one Arrow schema (`agentdata.shards.arrow_schema`), the same for every shard. There are no open-keyed
+dictionaries; a missing text is an empty string, so that no reader meets a null where it expects a value.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+LandingKind = Literal["merge", "squash", "rebase", "plain"]
+EventKind = Literal["issue", "search", "list", "read", "think", "edit", "done"]
+EditKind = Literal["", "str_replace", "insert", "create", "delete", "rename", "chmod"]
+Rendering = Literal["markdown", "xml", "messages"]
+
+
+class Record(BaseModel):
+    """A frozen row."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RepoSource(Record):
+    """A repository to harvest from."""
+
+    name: str
+    """`owner/name` where the origin tells it, else the directory's name."""
+    location: str
+    """Path of a clone, bare mirror, or the URL that it was cloned from."""
+    licence: str = ""
+    """SPDX expression given by the source list; empty when it is to be detected at each snapshot."""
+    stars: int = -1
+    """Stars as given by the source list; -1 when unknown."""
+    description: str = ""
+    """One line on what the repository is."""
+
+
+class HarvestedSource(RepoSource):
+    """A repository as it was harvested."""
+
+    git_dir: str
+    """Git directory that was read."""
+    head: str
+    """Commit whose history was harvested."""
+    plain: bool
+    """Whether plain commits count as changes."""
+    split: Literal["train", "validation"]
+    landings: int
+    """Number of landings that were planned."""
+
+
+class Landing(Record):
+    """Where one change entered the history: the commits that make it, before anything of them is read."""
+
+    id: str
+    """Content address of repository and commits (16 hexadecimal digits)."""
+    kind: LandingKind
+    number: int = 0
+    """Pull- or merge-request number; 0 when the history does not tell it."""
+    snapshot: str = ""
+    """Object name of the parent of the first commit."""
+    head: str
+    """Object name of the last commit of the change."""
+    commits: tuple[str, ...]
+    """Object names of the commits to tell, oldest first."""
+    landed: str
+    """Object name of the commit that brought the change onto the mainline."""
+    landed_parent: str = ""
+    """First parent of `landed`."""
+    landed_at: int
+    """Committer time of `landed`, seconds since the epoch."""
+    reverts: str = ""
+    """Id of the landing that this one reverts."""
+    reverted_by: str = ""
+    """Id of the landing that reverts this one."""
+    duplicate_of: str = ""
+    """Id of an earlier landing with the same patches (a cherry-pick)."""
+
+
+class Comment(Record):
+    """A comment on an issue or pull request, or a review."""
+
+    author: str = ""
+    body: str
+    created_at: str = ""
+    """ISO 8601 time as the source gave it."""
+    path: str = ""
+    """File that a review comment is attached to."""
+
+
+class Issue(Record):
+    """An issue that the change closes."""
+
+    number: int
+    title: str
+    body: str
+    comments: tuple[Comment, ...] = ()
+
+
+class FileEdit(Record):
+    """What one commit did to one file."""
+
+    status: Literal["added", "modified", "deleted", "renamed", "mode"]
+    path: str
+    """Path after the commit (before it, for a deletion)."""
+    old_path: str = ""
+    """Path before the commit where it differs."""
+    old_mode: str = ""
+    """Octal mode before, empty for an added file."""
+    new_mode: str = ""
+    """Octal mode after, empty for a deleted file."""
+    old_blob: str = ""
+    """Object name before."""
+    new_blob: str = ""
+    """Object name after."""
+    role: Literal["source", "test", "other"]
+    """`source` and `test` are files of the chosen languages, apart from each other; `other` is everything else."""
+    patch: str = ""
+    """Unified diff of this file, three lines of context."""
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    """How `patch` maps to bytes; latin-1 stands for any bytes that are not UTF-8."""
+
+
+class Commit(Record):
+    """One commit of a change."""
+
+    sha: str
+    message: str
+    """Message without trailers, CI marks and e-mail addresses."""
+    author_kind: Literal["person", "bot"]
+    authored_at: int
+    """Seconds since the epoch."""
+    edits: tuple[FileEdit, ...]
+
+
+class SnapshotFile(Record):
+    """A file that the change touches, as it was at the snapshot."""
+
+    path: str
+    language: str
+    """Language of the file's suffix; empty when it is none of the known ones."""
+    text: str
+    encoding: Literal["utf-8", "latin-1"]
+    """How `text` maps to the bytes of the blob; latin-1 stands for any bytes that are not UTF-8."""
+    blob: str
+    mode: str
+
+
+class Change(Record):
+    """One landed change: a pull request or a commit, with everything needed to tell it."""
+
+    id: str
+    repo: str
+    number: int
+    """Pull-request number, 0 when unknown."""
+    kind: LandingKind
+    title: str
+    body: str
+    issues: tuple[Issue, ...]
+    comments: tuple[Comment, ...]
+    """Conversation and reviews of the pull request, in order of time."""
+    commits: tuple[Commit, ...]
+    """Oldest first. One commit when the change is told as it landed."""
+    snapshot: str
+    """Object name of the parent of the first commit."""
+    head: str
+    landed: str
+    landed_at: int
+    """Seconds since the epoch."""
+    files: tuple[SnapshotFile, ...]
+    """Files that exist at the snapshot and that the change touches."""
+    edits: tuple[FileEdit, ...]
+    """The whole change, from snapshot to head."""
+    licence: str
+    """SPDX expression; empty when unknown."""
+    licence_found: str
+    """How the licence was found: the licence files' names, `list` or empty."""
+    reverts: str = ""
+    reverted_by: str = ""
+    redacted_emails: int = 0
+    """E-mail addresses replaced in messages and texts."""
+    redacted_trailers: int = 0
+    """Trailer lines and CI marks removed from messages."""
+
+    @property
+    def source_patch(self) -> str:
+        """Unified diff from snapshot to head without the tests."""
+        return "".join(edit.patch for edit in self.edits if edit.role != "test")
+
+    @property
+    def test_patch(self) -> str:
+        """Unified diff from snapshot to head of the tests alone."""
+        return "".join(edit.patch for edit in self.edits if edit.role == "test")
+
+
+class Rejected(Record):
+    """Something that did not become a row, and why."""
+
+    id: str
+    repo: str
+    stage: str
+    reason: str
+    """A short word, counted in the manifest."""
+    detail: str
+
+
+class Event(Record):
+    """One step of a contextual trace. Fields that a kind does not use keep their defaults."""
+
+    kind: EventKind
+    text: str = ""
+    """Words (issue, think), the lines that are read, or what the tool prints (search, list, edit)."""
+    command: str = ""
+    """Shell command of a search or listing; for an edit the shell command where the editor has none."""
+    path: str = ""
+    """File that is read or edited, relative to the repository."""
+    start: int = 0
+    """First line that is read, from 1; 0 for a whole file."""
+    end: int = 0
+    """Last line that is read, inclusive."""
+    edit: EditKind = ""
+    commit: int = -1
+    """Index of the commit that an edit or thought belongs to."""
+    old: str = ""
+    """Text that is replaced; it occurs exactly once at that moment."""
+    new: str = ""
+    """Text that is written."""
+    line: int = 0
+    """Line after which `new` is inserted."""
+    new_path: str = ""
+    """Target of a rename."""
+    mode: str = ""
+    """Octal mode given to a created or re-moded file."""
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    """How the file's text maps to bytes."""
+
+
+class FileProof(Record):
+    """One file of the change: the states between which the edits were replayed."""
+
+    before_path: str
+    """Empty for an added file."""
+    before_mode: str
+    before_blob: str
+    after_path: str
+    """Empty for a deleted file."""
+    after_mode: str
+    after_blob: str
+
+
+class Proof(Record):
+    """What replaying a trace established; `agentdata check` establishes it again."""
+
+    snapshot: str
+    head: str
+    files: tuple[FileProof, ...]
+    reads: int
+    """Reads compared with the blob at that state."""
+    searches: int
+    """Searches and listings computed from the tree at the snapshot."""
+    edits: int
+    """Edits applied in order, each old text unique at its turn."""
+    digest: str
+    """SHA-256 over the events."""
+
+
+class Trace(Record):
+    """The events of one change, told once; every rendering is made from them."""
+
+    id: str
+    change_id: str
+    repo: str
+    policy: Literal["direct", "explore"]
+    seed: int
+    unparsed: tuple[str, ...]
+    """Source files whose snapshot the language's grammar does not accept; they are told as plain text."""
+    events: tuple[Event, ...]
+    proof: Proof
+
+
+class Segment(Record):
+    """A stretch of a sample's text, in characters, half open; segments tile the text."""
+
+    kind: str
+    """The event kind, or `context` for what surrounds them."""
+    start: int
+    end: int
+    train: bool
+
+
+class FunctionCall(Record):
+    """A call of a tool."""
+
+    name: str
+    arguments: str
+    """JSON text."""
+
+
+class ToolCall(Record):
+    """A tool call in the shape of OpenAI's chat messages."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Message(Record):
+    """A chat turn."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+    train: bool
+    """Whether the turn's tokens are trained on."""
+
+
+class Sample(Record):
+    """What every training row carries besides its text or messages."""
+
+    id: str
+    kind: Literal["contextual", "environmental"]
+    rendering: Rendering
+    repo: str
+    change_id: str
+    number: int
+    snapshot: str
+    head: str
+    landed_at: int
+    licence: str
+    languages: tuple[str, ...]
+    tier: str
+    """Data tier of L0-L4: L1 for rows that passed filters and carry a proof."""
+    policy: str
+    unparsed: tuple[str, ...]
+    """Source files that the language's grammar does not accept."""
+    tokens: int
+    trained_tokens: int
+    token_counter: str
+    """The tokenizer, or the estimate, behind the counts."""
+    proof: Proof
+    generator: str
+    """Name and version of the code, and of any model, that wrote the row."""
+
+
+class TextSample(Sample):
+    """A sample that is one text (markdown, xml)."""
+
+    text: str
+    segments: tuple[Segment, ...]
+
+
+class ChatSample(Sample):
+    """A sample that is a conversation with tools (messages)."""
+
+    messages: tuple[Message, ...]
+    tools: str
+    """JSON text: the tools' schemas as given to a chat template."""
+
+
+class Shard(Record):
+    """A finished file of a table."""
+
+    path: str
+    """Relative to the run directory."""
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Count(Record):
+    """How often something occurred."""
+
+    name: str
+    count: int
+
+
+class Table(Record):
+    """All shards of one table of a run."""
+
+    name: str
+    rows: int
+    shards: tuple[Shard, ...]
+
+
+class Manifest(Record):
+    """What a finished run holds. It is written last: a run without one is not finished."""
+
+    schema_version: int
+    generator: str
+    configuration: str
+    """JSON text of the resolved configuration."""
+    tables: tuple[Table, ...]
+    counts: tuple[Count, ...]
+    """Landings, changes and samples, by what became of them."""
+    rejections: tuple[Count, ...]
+    """`stage/reason` of everything that did not become a row."""
+    tokens: tuple[Count, ...]
+    """Tokens by rendering, and `rendering/trained`."""

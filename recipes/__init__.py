@@ -1,0 +1,76 @@
+"""What to run with which numbers: YAML files and prompts, validated by the records that they fill."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from agentdata.errors import UsageError
+from agentdata.harvest.languages import LANGUAGES
+from agentdata.harvest.recipe import HarvestRecipe
+
+HERE = Path(__file__).parent
+GROUPS = {"general": tuple(LANGUAGES)}
+FILES = ("system_prompt", "tools")
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with the toolkit."""
+    return sorted(path.stem for path in HERE.glob("*.yaml"))
+
+
+def load_harvest(name: str, overrides: Sequence[str] = ()) -> HarvestRecipe:
+    """A recipe by name or path, with `key.sub=value` overrides in YAML syntax. Raises UsageError."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else HERE / f"{name}.yaml"
+    if not path.is_file():
+        raise UsageError(f"There is no recipe {name!r}: give a .yaml file or one of {', '.join(names())}.")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read the recipe {path}: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"The recipe {path} is not a mapping.")
+    for override in overrides:
+        _override(values, override)
+    for key in FILES:
+        values[key] = _text(path.parent, str(values.get(key, "")))
+    values["languages"] = _languages(values.get("languages"))
+    try:
+        return HarvestRecipe.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"The recipe {path} does not fit: {place}: {first['msg']} (got {first.get('input')!r}).") from error
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    *parents, last = key.split(".")
+    inner: Any = values
+    for parent in parents:
+        inner = inner.get(parent) if isinstance(inner, dict) else None
+    if not separator or not isinstance(inner, dict) or last not in inner:
+        raise UsageError(f"{override!r} overrides nothing: write key=value with a key of the recipe, as in filters.most_files=30.")
+    try:
+        inner[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{override!r}: the value is not YAML.") from error
+
+
+def _text(folder: Path, value: str) -> str:
+    """A prompt given as a file beside the recipe, else beside the built-in ones, else as the text itself."""
+    for base in (folder, HERE):
+        if value.endswith((".md", ".json")) and (base / value).is_file():
+            return (base / value).read_text(encoding="utf-8").strip()
+    return value
+
+
+def _languages(value: Any) -> list[str]:
+    chosen = [value] if isinstance(value, str) else list(value or [])
+    chosen = [name for one in chosen for name in GROUPS.get(str(one), (str(one),))]
+    unknown = [name for name in chosen if name not in LANGUAGES]
+    if unknown or not chosen:
+        raise UsageError(f"Unknown languages {unknown}: choose from general, {', '.join(LANGUAGES)}.")
+    return chosen
