@@ -414,7 +414,7 @@ def dataset_card(manifest: Manifest, recipe: HarvestRecipe) -> str:
             files = [{"split": split, "path": f"{table.name}/{split}-*.parquet"} for split in found]
             configs.append({"config_name": table.name, "data_files": files})
         elif table.name in ("changes", "traces"):
-            configs.append({"config_name": table.name, "data_files": [{"split": "all", "path": f"{table.name}/part-*.parquet"}]})
+            configs.append({"config_name": table.name, "data_files": [{"split": "train", "path": f"{table.name}/part-*.parquet"}]})
     order = {name: place for place, name in enumerate((*recipe.renderings, "traces", "changes"))}
     configs.sort(key=lambda config: order[str(config["config_name"])])
     if configs:
