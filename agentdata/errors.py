@@ -40,7 +40,11 @@ class ObjectError(SourceError):
 def explain_os_error(error: OSError, doing: str) -> RunError:
     """The sentence for an operating-system error met while `doing` something."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return RunError(f"No space left while {doing}: {error}. Free some space and run the same command again; finished shards are kept.")
+        return RunError(
+            f"No space left while {doing}: {error}. Free some space and run the same command again; finished shards are kept."
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return RunError(f"Not permitted while {doing}: {error}. Choose another directory with -o, or change its permissions.")
+        return RunError(
+            f"Not permitted while {doing}: {error}. Choose another directory with -o, or change its permissions."
+        )
     return RunError(f"Failed while {doing}: {error}. Run the same command again; finished shards are kept.")

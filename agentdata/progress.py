@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
@@ -52,7 +53,11 @@ class Progress:
             self._bar.update(self._task, completed=self.done, rate=self._rate())
         elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
-            print(f"{self.title}: {self.done:,}/{self.total:,} {self.unit}, {self._rate()}, {self._left()}", file=sys.stderr, flush=True)
+            print(
+                f"{self.title}: {self.done:,}/{self.total:,} {self.unit}, {self._rate()}, {self._left()}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _speed(self) -> float:
         return (self.done - self._at_begin) / max(time.monotonic() - self._begun, 1e-9)
@@ -65,12 +70,14 @@ class Progress:
         speed = self._speed()
         return f"about {(self.total - self.done) / speed / 60:.0f} min left" if speed else "time left unknown"
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
 
-def _console() -> "object":
+def _console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)

@@ -14,6 +14,9 @@ LandingKind = Literal["merge", "squash", "rebase", "plain"]
 EventKind = Literal["issue", "search", "list", "read", "think", "edit", "done"]
 EditKind = Literal["", "str_replace", "insert", "create", "delete", "rename", "chmod"]
 Rendering = Literal["markdown", "xml", "messages"]
+Encoding = Literal["utf-8", "latin-1"]
+FileStatus = Literal["added", "modified", "deleted", "renamed", "mode"]
+Split = Literal["train", "validation"]
 
 
 class Record(BaseModel):
@@ -46,7 +49,7 @@ class HarvestedSource(RepoSource):
     """Commit whose history was harvested."""
     plain: bool
     """Whether plain commits count as changes."""
-    split: Literal["train", "validation"]
+    split: Split
     landings: int
     """Number of landings that were planned."""
 
@@ -102,7 +105,7 @@ class Issue(Record):
 class FileEdit(Record):
     """What one commit did to one file."""
 
-    status: Literal["added", "modified", "deleted", "renamed", "mode"]
+    status: FileStatus
     path: str
     """Path after the commit (before it, for a deletion)."""
     old_path: str = ""
@@ -119,7 +122,7 @@ class FileEdit(Record):
     """`source` and `test` are files of the chosen languages, apart from each other; `other` is everything else."""
     patch: str = ""
     """Unified diff of this file, three lines of context."""
-    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    encoding: Encoding = "utf-8"
     """How `patch` maps to bytes; latin-1 stands for any bytes that are not UTF-8."""
 
 
@@ -142,7 +145,7 @@ class SnapshotFile(Record):
     language: str
     """Language of the file's suffix; empty when it is none of the known ones."""
     text: str
-    encoding: Literal["utf-8", "latin-1"]
+    encoding: Encoding
     """How `text` maps to the bytes of the blob; latin-1 stands for any bytes that are not UTF-8."""
     blob: str
     mode: str
@@ -233,7 +236,7 @@ class Event(Record):
     """Target of a rename."""
     mode: str = ""
     """Octal mode given to a created or re-moded file."""
-    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    encoding: Encoding = "utf-8"
     """How the file's text maps to bytes."""
 
 

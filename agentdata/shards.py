@@ -28,7 +28,7 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 BATCH_ROWS = 32
 GROUP_BYTES = 16 << 20
-SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+SCALARS: dict[type, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
 @cache
@@ -44,7 +44,9 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     if origin is tuple:
         return pa.list_(_arrow_type(typing.get_args(annotation)[0]))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return pa.struct([pa.field(name, _arrow_type(field.annotation)) for name, field in annotation.model_fields.items()])
+        return pa.struct(
+            [pa.field(name, _arrow_type(field.annotation)) for name, field in annotation.model_fields.items()]
+        )
     return SCALARS[annotation]
 
 
@@ -107,7 +109,7 @@ class ShardWriter:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def publish(self) -> None:
-        os.replace(_unfinished(self.path), self.path)
+        _unfinished(self.path).replace(self.path)
 
     def abandon(self) -> None:
         # What failed is already being reported; closing a writer on a full disk fails once more.
@@ -146,7 +148,9 @@ class UnitOutput:
         """Close the current row group of a table, so that it can be read by itself."""
         self._writers[f"{table}/{split}-{self.unit}.parquet"].end_group()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is None:
             try:
                 self._publish()
@@ -182,7 +186,7 @@ def write_whole(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(_unfinished(path), path)
+    _unfinished(path).replace(path)
 
 
 def remove_unfinished(run: Path) -> None:

@@ -42,7 +42,9 @@ def load_harvest(name: str, overrides: Sequence[str] = ()) -> HarvestRecipe:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"The recipe {path} does not fit: {place}: {first['msg']} (got {first.get('input')!r}).") from error
+        raise UsageError(
+            f"The recipe {path} does not fit: {place}: {first['msg']} (got {first.get('input')!r})."
+        ) from error
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -52,7 +54,9 @@ def _override(values: dict[str, Any], override: str) -> None:
     for parent in parents:
         inner = inner.get(parent) if isinstance(inner, dict) else None
     if not separator or not isinstance(inner, dict) or last not in inner:
-        raise UsageError(f"{override!r} overrides nothing: write key=value with a key of the recipe, as in filters.most_files=30.")
+        raise UsageError(
+            f"{override!r} overrides nothing: write key=value with a key of the recipe, as in filters.most_files=30."
+        )
     try:
         inner[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -91,4 +91,6 @@ class History:
 
 def numbered(name: str, count: int, start: int = 0) -> str:
     """A Python file of small distinct functions."""
-    return "".join(f"def {name}_{place}(value):\n    return value + {place}\n\n\n" for place in range(start, start + count))
+    return "".join(
+        f"def {name}_{place}(value):\n    return value + {place}\n\n\n" for place in range(start, start + count)
+    )

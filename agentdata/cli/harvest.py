@@ -17,7 +17,9 @@ app = typer.Typer(help="Harvest trajectories from repositories.", no_args_is_hel
 OVERRIDE = re.compile(r"^[a-z_]+(?:\.[a-z_]+)*=")
 
 Sources = typer.Argument(
-    ..., metavar="SOURCE... [KEY=VALUE...]", help="Clones, bare mirrors, URLs or @list.yaml/.jsonl/.parquet; then overrides of the recipe."
+    ...,
+    metavar="SOURCE... [KEY=VALUE...]",
+    help="Clones, bare mirrors, URLs or @list.yaml/.jsonl/.parquet; then overrides of the recipe.",
 )
 Output = typer.Option(..., "--output", "-o", metavar="RUN", help="Directory of the run; the same command continues it.")
 RecipeName = typer.Option("contextual", "--recipe", help="Name or path of the recipe.")
@@ -26,7 +28,9 @@ Limit = typer.Option(0, "--limit", min=0, help="Newest landings of each reposito
 Pulls = typer.Option("", "--pulls", metavar="FILE", help="JSONL or Parquet with pull-request and issue texts to join.")
 Workers = typer.Option(0, "--workers", "-j", min=0, help="Processes; 0 for one per core.")
 ExecutorName = typer.Option("local", "--executor", help="local or ray.")
-Share = typer.Option("1/1", "--shard", metavar="I/N", help="Do the I-th of N shares of the work, on the same directory.")
+Share = typer.Option(
+    "1/1", "--shard", metavar="I/N", help="Do the I-th of N shares of the work, on the same directory."
+)
 Cache = typer.Option("", "--cache", metavar="DIR", help="Where mirrors of URLs are kept.")
 
 
@@ -55,7 +59,9 @@ def contextual(
     sources: list[str] = Sources,
     output: Path = Output,
     recipe: str = RecipeName,
-    render: str = typer.Option("", "--render", metavar="NAMES", help="markdown, xml, messages: one or several, with commas."),
+    render: str = typer.Option(
+        "", "--render", metavar="NAMES", help="markdown, xml, messages: one or several, with commas."
+    ),
     policy: str = typer.Option("", "--policy", help="direct or explore."),
     mask: str = typer.Option("", "--mask", help="What is trained: all or actions-only."),
     languages: str = typer.Option("", "--languages", help="Names with commas, or general for all."),
@@ -119,9 +125,7 @@ def _harvest(
         raise UsageError(f"--executor {executor!r} is neither local nor ray.")
     if pulls and not Path(pulls).is_file():
         raise UsageError(f"--pulls {pulls!r} is not a file.")
-    options = HarvestOptions(
-        stage=stage, branch=branch, limit=limit, pulls=pulls, cache=cache or str(default_cache())
-    )
+    options = HarvestOptions(stage=stage, branch=branch, limit=limit, pulls=pulls, cache=cache or str(default_cache()))
     try:
         outcome = harvest(
             output,
@@ -154,7 +158,9 @@ def report(run: Path, outcome: "Outcome") -> None:
         print(f"This share is done; other shares of {run} are still owed.")
         return
     counts = {count.name: count.count for count in manifest.counts}
-    print(f"{run}: {counts.get('landings', 0):,} landings of {counts.get('sources', 0):,} repositories, {counts.get('changes', 0):,} changes")
+    print(
+        f"{run}: {counts.get('landings', 0):,} landings of {counts.get('sources', 0):,} repositories, {counts.get('changes', 0):,} changes"
+    )
     for count in manifest.tokens:
         if "/" not in count.name:
             rows = counts.get(f"samples/{count.name}", 0)
@@ -167,4 +173,6 @@ def report(run: Path, outcome: "Outcome") -> None:
     elif not counts.get("changes"):
         print("Nothing was harvested; the reasons are above and in the table `rejected`.")
     if outcome.failures:
-        raise RunError(f"{len(outcome.failures)} of {len(outcome.failures) + counts.get('sources', 0)} repositories failed; the same command tries them again.")
+        raise RunError(
+            f"{len(outcome.failures)} of {len(outcome.failures) + counts.get('sources', 0)} repositories failed; the same command tries them again."
+        )

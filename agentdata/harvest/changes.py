@@ -15,7 +15,18 @@ from agentdata.harvest.git import CommitHeader, Pair, RawEdit, Repository, decod
 from agentdata.harvest.pulls import PullText, PullTexts
 from agentdata.harvest.recipe import HarvestRecipe
 from agentdata.harvest.trees import Trees
-from agentdata.records import Change, Commit, FileEdit, Issue, Landing, Rejected, RepoSource, SnapshotFile
+from agentdata.records import (
+    Change,
+    Commit,
+    Encoding,
+    FileEdit,
+    FileStatus,
+    Issue,
+    Landing,
+    Rejected,
+    RepoSource,
+    SnapshotFile,
+)
 
 Raw = list[RawEdit]
 State = tuple[str, str]
@@ -25,7 +36,7 @@ MOST_COMMITS = 50
 """Commits of one change beyond which it is told as it landed."""
 
 
-class Drop(Exception):
+class DropError(Exception):
     """A landing is not kept, for a reason."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -108,8 +119,8 @@ class ChangeReader:
         """Turn what keeps a landing from becoming a change into its rejection."""
         try:
             yield
-        except (Drop, SourceError) as error:
-            detail = error.detail if isinstance(error, Drop) else str(error)
+        except (DropError, SourceError) as error:
+            detail = error.detail if isinstance(error, DropError) else str(error)
             rejected[landing.id] = Rejected(
                 id=landing.id, repo=self.source.name, stage="changes", reason=error.reason, detail=detail
             )
@@ -133,17 +144,17 @@ class ChangeReader:
 
     def _check_landing(self, landing: Landing, plain: bool) -> None:
         if landing.duplicate_of:
-            raise Drop("duplicate", f"same patches as {landing.duplicate_of}")
+            raise DropError("duplicate", f"same patches as {landing.duplicate_of}")
         if landing.kind == "plain" and not plain:
-            raise Drop("plain-commit", "not part of a pull request")
+            raise DropError("plain-commit", "not part of a pull request")
         if not landing.snapshot:
-            raise Drop("no-parent", "a root commit has no snapshot")
+            raise DropError("no-parent", "a root commit has no snapshot")
 
     def _open(self, landing: Landing) -> Telling:
         headers = [self.repository.commit(oid) for oid in landing.commits]
         reason = filters.by_author(headers, self.recipe.filters)
         if reason:
-            raise Drop(reason, headers[0].author_name)
+            raise DropError(reason, headers[0].author_name)
         if len(headers) > MOST_COMMITS or any(not header.parents for header in headers):
             return self._as_landed(landing)
         pairs = [(header.parents[0], oid) for header, oid in zip(headers, landing.commits, strict=True)]
@@ -152,7 +163,7 @@ class ChangeReader:
     def _as_landed(self, landing: Landing) -> Telling:
         """The change as one difference: what the landed commit did to the mainline."""
         if not landing.landed_parent:
-            raise Drop("no-parent", "a root commit has no snapshot")
+            raise DropError("no-parent", "a root commit has no snapshot")
         header = self.repository.commit(landing.landed)
         return Telling(landing, [header], [(landing.landed_parent, landing.landed)])
 
@@ -199,31 +210,31 @@ class ChangeReader:
         state: dict[bytes, State] = {}
         chain = telling.is_chain
         snapshot = "" if chain else self.repository.commit(telling.span[0]).tree
+
+        def current(path: bytes, expected: State) -> State:
+            if path not in state:
+                state[path] = expected if chain else self._state(snapshot, path)
+                if state[path] != NOTHING:
+                    telling.before[path] = state[path]
+            return state[path]
+
         for pair in telling.pairs:
             raw = telling.raws[pair]
             for edit in raw:
-                if edit.status != "A" or edit.old_path in state:
-                    if edit.old_path not in state:
-                        known = (edit.old_mode, edit.old_blob) if chain else self._state(snapshot, edit.old_path)
-                        state[edit.old_path] = telling.before[edit.old_path] = known
-                    if edit.status != "A" and state[edit.old_path] != (edit.old_mode, edit.old_blob):
-                        return False
-                elif not chain and self._state(snapshot, edit.new_path) != NOTHING:
+                expected = NOTHING if edit.status == "A" else (edit.old_mode, edit.old_blob)
+                if current(edit.old_path, expected) != expected:
                     return False
+            state |= {edit.old_path: NOTHING for edit in raw if edit.status in "DR"}
             for edit in raw:
-                if edit.status in "DR":
-                    state[edit.old_path] = NOTHING
-            for edit in raw:
-                if edit.status != "D":
-                    state[edit.new_path] = (edit.new_mode, edit.new_blob)
+                if edit.status == "R" and current(edit.new_path, NOTHING) != NOTHING:
+                    return False
+            state |= {edit.new_path: (edit.new_mode, edit.new_blob) for edit in raw if edit.status != "D"}
         if not chain:
             head = self.repository.commit(telling.span[1]).tree
             if any(self._state(head, path) != known for path, known in state.items()):
                 return False
             overall = telling.raws[telling.span]
-            telling.raws[telling.span] = [
-                edit for edit in overall if edit.old_path in state and edit.new_path in state
-            ]
+            telling.raws[telling.span] = [edit for edit in overall if edit.old_path in state and edit.new_path in state]
         return telling.landing.kind != "squash" or self._same_paths(telling)
 
     def _state(self, tree: str, path: bytes) -> State:
@@ -245,11 +256,11 @@ class ChangeReader:
             touched = [edit for pair in telling.pairs for edit in telling.raws[pair]]
             reason, detail = filters.by_modes(touched)
         if reason:
-            raise Drop(reason, detail)
+            raise DropError(reason, detail)
         blobs = {blob for pair in telling.raws.values() for edit in pair for blob in (edit.old_blob, edit.new_blob)}
         sizes = self.repository.sizes(sorted(blob for blob in blobs if blob.strip("0")))
         if max(sizes, default=0) > recipe.most_file_bytes:
-            raise Drop("file-too-large", f"{max(sizes)} bytes")
+            raise DropError("file-too-large", f"{max(sizes)} bytes")
 
     # Patches
 
@@ -297,7 +308,7 @@ class ChangeReader:
         telling = self._as_it_landed(telling, patches)
         size = sum(len(patch) for patch in patches[telling.span])
         if size > self.recipe.filters.most_patch_bytes:
-            raise Drop("patch-too-large", f"{size} bytes")
+            raise DropError("patch-too-large", f"{size} bytes")
         contents = self._contents(telling)
         encodings = {path.decode(): decode(content)[1] for path, content in contents.items()}
         edits = self._edits(telling.raws[telling.span], patches[telling.span], dict(encodings))
@@ -322,7 +333,7 @@ class ChangeReader:
         issues = self._issues(pull, title, body, *(commit.message for commit in commits))
         licence, found = self._licence(telling.span[0])
         if not licences.is_allowed(licence, self.recipe.filters.licences):
-            raise Drop("licence", licence or "unknown")
+            raise DropError("licence", licence or "unknown")
         return Change(
             id=landing.id,
             repo=self.source.name,
@@ -352,17 +363,19 @@ class ChangeReader:
         self.repository.prefetch(blob for _, blob in telling.before.values())
         return {path: self.repository.read(blob) for path, (_, blob) in sorted(telling.before.items())}
 
-    def _edits(self, raw: Raw, patches: list[bytes], encodings: dict[str, str]) -> tuple[FileEdit, ...]:
+    def _edits(self, raw: Raw, patches: list[bytes], encodings: dict[str, Encoding]) -> tuple[FileEdit, ...]:
         if len(raw) != len(patches):
-            raise Drop("inconsistent", f"{len(raw)} entries in the raw difference, {len(patches)} in the patch")
+            raise DropError("inconsistent", f"{len(raw)} entries in the raw difference, {len(patches)} in the patch")
         return tuple(self._edit(edit, patch, encodings) for edit, patch in zip(raw, patches, strict=True))
 
-    def _edit(self, edit: RawEdit, patch: bytes, encodings: dict[str, str]) -> FileEdit:
+    def _edit(self, edit: RawEdit, patch: bytes, encodings: dict[str, Encoding]) -> FileEdit:
         old_path, new_path = edit.old_path.decode(), edit.new_path.decode()
         text, encoding = decode(patch)
         if encodings.get(old_path) == "latin-1" and encoding == "utf-8":
             text, encoding = patch.decode("latin-1"), "latin-1"
-        encodings[new_path] = encoding if edit.status == "A" else max(encoding, encodings.get(old_path, "utf-8"), key=_is_latin)
+        encodings[new_path] = (
+            encoding if edit.status == "A" or encoding == "latin-1" else encodings.get(old_path, "utf-8")
+        )
         added, deleted = edit.status == "A", edit.status == "D"
         return FileEdit(
             status=_status(edit),
@@ -381,17 +394,16 @@ class ChangeReader:
         for path, content in contents.items():
             reason = filters.by_content(content)
             if reason:
-                raise Drop(reason, path.decode())
+                raise DropError(reason, path.decode())
         for edit in edits:
             if "\0" in edit.patch:
-                raise Drop("binary", edit.path)
-            content = contents.get((edit.old_path or edit.path).encode())
-            if content is None:
-                content = "".join(line[1:] for line in edit.patch.split("\n") if line.startswith("+")).encode()
+                raise DropError("binary", edit.path)
+            before = contents.get((edit.old_path or edit.path).encode())
+            content = before if before is not None else _added(edit.patch)
             if filters.LFS_POINTER in edit.patch:
-                raise Drop("lfs-pointer", edit.path)
+                raise DropError("lfs-pointer", edit.path)
             if self.recipe.filters.skip_generated and filters.is_generated(edit.path, content):
-                raise Drop("generated", edit.path)
+                raise DropError("generated", edit.path)
 
     def _files(self, telling: Telling, contents: dict[bytes, bytes]) -> tuple[SnapshotFile, ...]:
         files = []
@@ -416,7 +428,9 @@ class ChangeReader:
         if self.source.licence:
             return self.source.licence, "list"
         root = self.trees.entries(self.repository.commit(commit).tree)
-        found = [entry for name, entry in root.items() if entry.mode.startswith("100") and licences.is_licence_file(name)]
+        found = [
+            entry for name, entry in root.items() if entry.mode.startswith("100") and licences.is_licence_file(name)
+        ]
         key = tuple(entry.oid for entry in found)
         if key not in self._licences:
             contents = [self.repository.read(oid) for oid in key]
@@ -428,12 +442,10 @@ class ChangeReader:
         if self.pulls is None:
             return ()
         numbers = dict.fromkeys((*pull.closes, *texts.closed_issues(*words)))
-        issues = tuple(
-            issue for number in numbers if (issue := self.pulls.issue(self.source.name, number)) is not None
-        )
+        issues = tuple(issue for number in numbers if (issue := self.pulls.issue(self.source.name, number)) is not None)
         for issue in issues:
             if len(issue.comments) > self.recipe.filters.most_comments:
-                raise Drop("too-many-comments", f"issue {issue.number} has {len(issue.comments)}")
+                raise DropError("too-many-comments", f"issue {issue.number} has {len(issue.comments)}")
         return issues
 
 
@@ -442,7 +454,7 @@ def _streamed(telling: Telling) -> list[Pair]:
     return [pair for pair in telling.raws if telling.is_chain or pair != telling.span or pair in telling.pairs]
 
 
-def _status(edit: RawEdit) -> str:
+def _status(edit: RawEdit) -> FileStatus:
     if edit.status == "A":
         return "added"
     if edit.status == "D":
@@ -452,10 +464,16 @@ def _status(edit: RawEdit) -> str:
     return "mode" if edit.old_blob == edit.new_blob else "modified"
 
 
-def _is_latin(encoding: str) -> bool:
-    return encoding == "latin-1"
+def _added(patch: str) -> bytes:
+    """The added lines of a patch."""
+    return "\n".join(line[1:] for line in patch.split("\n") if line.startswith("+")).encode()
 
 
 def _lines(patches: list[bytes]) -> list[bytes]:
     """The changed lines of some patches, without their places."""
-    return [line for patch in patches for line in patch.split(b"\n")[1:] if line[:1] in b"+-" and line[:4] not in (b"+++ ", b"--- ")]
+    return [
+        line
+        for patch in patches
+        for line in patch.split(b"\n")[1:]
+        if line[:1] in b"+-" and line[:4] not in (b"+++ ", b"--- ")
+    ]

@@ -31,7 +31,7 @@ from agentdata.records import (
     Shard,
     Trace,
 )
-from agentdata.shards import arrow_schema, read_manifest, read_rows, read_table
+from agentdata.shards import arrow_schema, read_manifest, read_table
 
 TABLES: dict[str, type[Record]] = {
     "sources": HarvestedSource,
@@ -58,7 +58,9 @@ def check_run(run: Path, *, share: float) -> None:
     for fault in faults[:20]:
         print(f"  {fault}")
     if faults:
-        raise RunError(f"{run} has {len(faults)} faults: delete the shards that are named and their markers in units/, and harvest again.")
+        raise RunError(
+            f"{run} has {len(faults)} faults: delete the shards that are named and their markers in units/, and harvest again."
+        )
 
 
 def check_shards(run: Path, manifest: Manifest) -> Iterator[str]:
@@ -180,5 +182,9 @@ def _list(git_dir: Path, commit: str, event: Event) -> bytes:
     found = re.search(r"-maxdepth (\d+)", event.command)
     depth = int(found[1]) if found else 1
     names = git.run(git_dir, "ls-tree", "-r", "-t", "-z", "--name-only", commit).split(b"\0")[:-1]
-    shallow = [name for name in names if name.count(b"/") < depth and not any(part.startswith(b".") for part in name.split(b"/"))]
+    shallow = [
+        name
+        for name in names
+        if name.count(b"/") < depth and not any(part.startswith(b".") for part in name.split(b"/"))
+    ]
     return b"\n".join(sorted([b".", *(b"./" + name for name in shallow)])) + b"\n"

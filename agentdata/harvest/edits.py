@@ -17,7 +17,7 @@ class PatchError(Exception):
     """A patch does not describe the text that it is applied to."""
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """No edit of the usual kinds makes a change."""
 
 
@@ -122,7 +122,7 @@ def join_runs(text: str, runs: list[Run]) -> list[Run]:
 def make_edits(path: str, text: str, runs: list[Run], widen: int) -> Iterator[Place]:
     """Edits, top to bottom, that turn `text` into the text after the patch.
 
-    Raises PatchError where the patch does not fit, and Unfit where no unique old text is found within `widen` lines.
+    Raises PatchError where the patch does not fit, and UnfitError where no unique old text is found within `widen` lines.
     """
     offsets = line_offsets(text)
     shift = 0
@@ -157,12 +157,14 @@ def _edit(path: str, text: str, place: int, run: Run, widen: int) -> Place:
             start = text.rfind("\n", 0, start - 1) + 1
         if end < len(text):
             end = text.find("\n", end) + 1 or len(text)
-    raise Unfit(f"no unique old text within {widen} lines of line {run.start + 1}")
+    raise UnfitError(f"no unique old text within {widen} lines of line {run.start + 1}")
 
 
 def _replacement(path: str, text: str, start: int, old: str, new: str, after: str) -> Place:
     first = text.count("\n", 0, start) + 1
-    event = Event(kind="edit", edit="str_replace", path=path, old=old, new=new, text=editor.replaced(path, after, start, new))
+    event = Event(
+        kind="edit", edit="str_replace", path=path, old=old, new=new, text=editor.replaced(path, after, start, new)
+    )
     return Place(event, first, first + old.rstrip("\n").count("\n"), after)
 
 
@@ -171,5 +173,7 @@ def _insertion(path: str, text: str, place: int, run: Run, after: str) -> Place 
     new = run.added.removesuffix("\n")
     if editor.insert(text, line, new) != after:
         return None  # At the end of a file the last line end decides; the general way does it.
-    event = Event(kind="edit", edit="insert", path=path, new=new, line=line, text=editor.inserted(path, after, line, new))
+    event = Event(
+        kind="edit", edit="insert", path=path, new=new, line=line, text=editor.inserted(path, after, line, new)
+    )
     return Place(event, max(line, 1), line + 1, after)

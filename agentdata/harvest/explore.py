@@ -24,7 +24,17 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{3,60}")
 TELLING = re.compile(r"_|[a-z][A-Z]|\d")
 """Marks that tell an identifier from an English word."""
 QUOTED = re.compile(r"`([^`\n]{4,80})`")
-QUOTE_BYTES = {0x07: "\\a", 0x08: "\\b", 0x09: "\\t", 0x0A: "\\n", 0x0B: "\\v", 0x0C: "\\f", 0x0D: "\\r", 0x22: '\\"', 0x5C: "\\\\"}
+QUOTE_BYTES = {
+    0x07: "\\a",
+    0x08: "\\b",
+    0x09: "\\t",
+    0x0A: "\\n",
+    0x0B: "\\v",
+    0x0C: "\\f",
+    0x0D: "\\r",
+    0x22: '\\"',
+    0x5C: "\\\\",
+}
 JOIN_READS = 10
 """Ranges with at most this many lines between them are read as one."""
 MOST_LINE = 1000
@@ -99,7 +109,7 @@ class Explorer:
         language = languages.language_of(file.path)
         return languages.enclosing(self._tree(file), language, *spot) if language else []
 
-    def _tree(self, file: SnapshotFile) -> "Tree":
+    def _tree(self, file: SnapshotFile) -> Tree:
         tree = self._parsed.get(file.blob)
         if tree is None:
             language = languages.language_of(file.path)
@@ -184,7 +194,10 @@ class Explorer:
         entry = next(oid for name, oid in containing if name == hit.path)
         file = open_file(path, entry, self.trees.repository.read(entry))
         lines_there = file.text.split("\n")
-        one = (max(1, hit.line - self.options.margin_lines), min(len(lines_there), hit.line + self.options.margin_lines))
+        one = (
+            max(1, hit.line - self.options.margin_lines),
+            min(len(lines_there), hit.line + self.options.margin_lines),
+        )
         whole = len(lines_there) <= 2 * self.options.margin_lines
         events.append(read_event(file, lines_there, None if whole else one))
         events.append(Event(kind="think", text=f"`{path}` mentions `{term}`, but it needs no change here."))
@@ -225,9 +238,7 @@ def quote_path(path: bytes) -> str:
     """A path as git prints it with `core.quotePath` on."""
     if all(0x20 <= byte < 0x7F and byte not in QUOTE_BYTES for byte in path):
         return path.decode()
-    quoted = "".join(
-        QUOTE_BYTES.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}") for byte in path
-    )
+    quoted = "".join(QUOTE_BYTES.get(byte) or (chr(byte) if 0x20 <= byte < 0x7F else f"\\{byte:03o}") for byte in path)
     return f'"{quoted}"'
 
 

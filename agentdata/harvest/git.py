@@ -5,6 +5,7 @@ not read, the dangerous keys of the repository's own configuration are overridde
 fetching objects on demand is off.
 """
 
+import contextlib
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from agentdata.errors import ObjectError, SourceError
+from agentdata.records import Encoding
 
 HARDENED = {
     "safe.directory": "*",
@@ -92,7 +94,8 @@ def failure(git_dir: Path, stderr: bytes) -> SourceError:
         return SourceError("not-a-repository", f"{git_dir} is not a git repository: {words}")
     if re.search(r"protocol|promisor|transport 'none'|could not fetch|not allowed", words):
         return SourceError(
-            "partial-clone", f"{git_dir} is a partial clone that lacks objects: run `git fetch --refetch` in it, or clone it whole."
+            "partial-clone",
+            f"{git_dir} is a partial clone that lacks objects: run `git fetch --refetch` in it, or clone it whole.",
         )
     return SourceError(
         "corrupt", f"git cannot read {git_dir}: {words}. Run `git fsck` in it and clone it again if objects are lost."
@@ -147,7 +150,9 @@ class Repository:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -286,10 +291,10 @@ class _Differences:
         self.git_dir = git_dir
         self.pairs = pairs
         # A file as input: git may print as much as it likes before it has read all, and nobody waits for anybody.
-        self._input = tempfile.TemporaryFile()
+        self._input = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
         self._input.write("".join(f"{after} {before}\n" for before, after in pairs).encode())
         self._input.seek(0)
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
         self.process = subprocess.Popen(
             command(git_dir, "diff-tree", *DIFF, *options),
             stdin=self._input,
@@ -303,7 +308,9 @@ class _Differences:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is not None:
             self.process.kill()
         self.stdout.close()
@@ -389,7 +396,7 @@ def _signature(value: bytes) -> tuple[bytes, bytes, int]:
     return (found[1], found[2], int(found[3] or 0)) if found else (value, b"", 0)
 
 
-def decode(content: bytes) -> tuple[str, str]:
+def decode(content: bytes) -> tuple[str, Encoding]:
     """Text and the encoding that maps it back to exactly these bytes: UTF-8, else latin-1."""
     try:
         return content.decode("utf-8"), "utf-8"
@@ -406,8 +413,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
     process.wait()

@@ -13,6 +13,7 @@ import subprocess
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from agentdata.errors import SourceError
@@ -33,7 +34,9 @@ MERGE_NUMBER = re.compile(
 )
 BRANCH_NAMES = rb"main|master|trunk|develop|development|dev|next|stable|staging|production|maint|release|(?:rel_?|release[-/_]?|v|maint[-/_]?|stable[-/_]?)?\d+(?:[._]\w+)*"
 SYNC = re.compile(
-    rb"^Merge (?:(?:remote(?:-tracking)?[ -])?branch(?:es)? |tag |commit )?'?(?:remotes/)?(?:[\w.-]+/)?(?:" + BRANCH_NAMES + rb")'?(?:$|[ ,])"
+    rb"^Merge (?:(?:remote(?:-tracking)?[ -])?branch(?:es)? |tag |commit )?'?(?:remotes/)?(?:[\w.-]+/)?(?:"
+    + BRANCH_NAMES
+    + rb")'?(?:$|[ ,])"
 )
 PULL_REFS = ("refs/pull/*/head", "refs/merge-requests/*/head")
 
@@ -65,7 +68,9 @@ def find_landings(git_dir: Path, head: str) -> list[Landing]:
     """All landings of the history of `head`, oldest first along each line of walking. Raises SourceError."""
     pulls = pull_heads(git_dir)
     graph = read_graph(git_dir, head, list(pulls.values()))
-    known = {number: graph.index[bytes.fromhex(oid)] for number, oid in pulls.items() if bytes.fromhex(oid) in graph.index}
+    known = {
+        number: graph.index[bytes.fromhex(oid)] for number, oid in pulls.items() if bytes.fromhex(oid) in graph.index
+    }
     walk = _Walk(graph, known)
     walk.walk(graph.index[bytes.fromhex(head)])
     found = walk.join_rebased()
@@ -105,7 +110,9 @@ def read_graph(git_dir: Path, head: str, more: list[str]) -> Graph:
     for commit, its in enumerate(parents):
         indices = [graph.index.get(parent, -1) for parent in its]
         if -1 in indices:
-            raise SourceError("missing-objects", f"{git_dir} lacks parents of commit {graph.hex(commit)}; clone it again, whole.")
+            raise SourceError(
+                "missing-objects", f"{git_dir} lacks parents of commit {graph.hex(commit)}; clone it again, whole."
+            )
         graph.first.append(indices[0] if indices else -1)
         if len(indices) > 1:
             graph.others[commit] = tuple(indices[1:])
@@ -231,7 +238,7 @@ class _Walk:
         if len(commits) > LONGEST_BRANCH or self.graph.first[commits[0]] < 0:
             return False
         return all(commit not in self.graph.others for commit in commits) and all(
-            self.graph.first[child] == parent for parent, child in zip(commits, commits[1:], strict=False)
+            self.graph.first[child] == parent for parent, child in pairwise(commits)
         )
 
     def join_rebased(self) -> list[Found]:
@@ -249,10 +256,14 @@ class _Walk:
             last = by_key[self.graph.keys[tip]]
             start = last - len(originals) + 1
             run = self.found[max(start, 0) : last + 1]
-            if start >= 0 and all(
-                one.kind == "plain" and self.graph.keys[one.landed] == self.graph.keys[original]
-                for one, original in zip(run, originals, strict=True)
-            ) and self._is_chain([one.landed for one in run]):
+            if (
+                start >= 0
+                and all(
+                    one.kind == "plain" and self.graph.keys[one.landed] == self.graph.keys[original]
+                    for one, original in zip(run, originals, strict=True)
+                )
+                and self._is_chain([one.landed for one in run])
+            ):
                 joined[last] = (start, number)
         parts = {place for last, (start, _) in joined.items() for place in range(start, last)}
         result = []
@@ -292,9 +303,9 @@ def mark_duplicates(git_dir: Path, graph: Graph, found: list[Found], landings: l
     first_place: dict[int, tuple[int, int]] = {}
     candidates: dict[int, list[tuple[int, int]]] = {}
     for place, one in enumerate(found):
-        pairs = [(commit, *first_place.get(graph.keys[commit], (-1, -1))) for commit in one.commits]
-        if all(0 <= earlier < place for _, earlier, _ in pairs):
-            candidates[place] = [(commit, original) for commit, _, original in pairs]
+        known = [(commit, *first_place.get(graph.keys[commit], (-1, -1))) for commit in one.commits]
+        if all(0 <= earlier < place for _, earlier, _ in known):
+            candidates[place] = [(commit, original) for commit, _, original in known]
         for commit in one.commits:
             first_place.setdefault(graph.keys[commit], (place, commit))
     involved = {commit for pairs in candidates.values() for pair in pairs for commit in pair}
@@ -312,7 +323,15 @@ def patch_ids(git_dir: Path, commits: list[str]) -> dict[str, str]:
     if not commits:
         return {}
     patches = git.run(
-        git_dir, "diff-tree", "-p", "--text", "-r", "--no-ext-diff", "--no-textconv", "--stdin", stdin="\n".join(commits).encode() + b"\n"
+        git_dir,
+        "diff-tree",
+        "-p",
+        "--text",
+        "-r",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--stdin",
+        stdin="\n".join(commits).encode() + b"\n",
     )
     done = subprocess.run(
         ["git", "patch-id", "--stable"], input=patches, capture_output=True, env=git.environment(), check=True

@@ -33,7 +33,9 @@ C_LIKE = "function_definition struct_specifier union_specifier enum_specifier"
 LANGUAGES = {
     language.name: language
     for language in (
-        _language("python", ".py .pyi .pyx .pyw", "tree_sitter_python:language", "function_definition class_definition"),
+        _language(
+            "python", ".py .pyi .pyx .pyw", "tree_sitter_python:language", "function_definition class_definition"
+        ),
         _language("javascript", ".js .jsx .mjs .cjs", "tree_sitter_javascript:language", SCRIPT),
         _language("typescript", ".ts .mts .cts", "tree_sitter_typescript:language_typescript", TYPED),
         _language("tsx", ".tsx", "tree_sitter_typescript:language_tsx", TYPED),
@@ -122,7 +124,9 @@ def _climb(node: "Node | None", language: Language) -> Iterator[Symbol]:
 
 
 def _name(node: "Node") -> str:
-    named = node.child_by_field_name("name") or node.child_by_field_name("declarator") or node.child_by_field_name("type")
+    named = (
+        node.child_by_field_name("name") or node.child_by_field_name("declarator") or node.child_by_field_name("type")
+    )
     while named is not None and (deeper := named.child_by_field_name("declarator")) is not None:
         named = deeper
     return named.text.decode("utf-8", "replace") if named is not None and named.text else ""

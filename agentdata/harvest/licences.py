@@ -39,5 +39,3 @@ def combine(expressions: list[str]) -> str:
 def is_allowed(expression: str, allowed: tuple[str, ...]) -> bool:
     """Whether every licence of an expression is on the list; an empty list allows everything, also the unknown."""
     return not allowed or (expression != "" and all(part in allowed for part in expression.split(" AND ")))
-
-

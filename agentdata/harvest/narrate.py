@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from agentdata import editor
-from agentdata.harvest.edits import PatchError, Unfit, apply_runs, make_edits, parse_runs
+from agentdata.harvest.edits import PatchError, UnfitError, apply_runs, make_edits, parse_runs
 from agentdata.harvest.explore import Explorer, Range, merge, read_event
 from agentdata.harvest.recipe import HarvestRecipe
 from agentdata.harvest.replay import File, ReplayError, Workspace, prove
-from agentdata.records import Change, Event, FileEdit, FileProof, Rejected, SnapshotFile, Trace
+from agentdata.records import Change, Encoding, Event, FileEdit, FileProof, Rejected, SnapshotFile, Trace
 
 ROLES = ("source", "test", "other")
 
@@ -109,7 +109,9 @@ class _Story:
     def _issue(self) -> Event:
         """What the agent is asked: the issues, else the words of the change itself."""
         if self.change.issues:
-            return Event(kind="issue", text="\n\n".join(_words(issue.title, issue.body) for issue in self.change.issues))
+            return Event(
+                kind="issue", text="\n\n".join(_words(issue.title, issue.body) for issue in self.change.issues)
+            )
         words = _words(self.change.title, self.change.body)
         self.told |= {words, self.change.title}
         self.told |= {commit.message for commit in self.change.commits if _flat(commit.message) == _flat(words)}
@@ -124,7 +126,7 @@ class _Story:
     def _add(self, path: str, one: Range) -> None:
         self.seen[path] = merge([*self.seen.get(path, []), one])
 
-    def _look(self, path: str, text: str, encoding: str, first: int, last: int) -> Iterator[Event]:
+    def _look(self, path: str, text: str, encoding: Encoding, first: int, last: int) -> Iterator[Event]:
         """Read the lines around an edit if they were not all seen."""
         if any(start <= first and last <= end for start, end in self.seen.get(path, [])):
             return
@@ -176,7 +178,9 @@ class _Story:
             yield from self._create(path, apply_runs("", parse_runs(edit.patch)), edit)
             return
         if edit.status == "deleted":
-            yield self._do(Event(kind="edit", edit="delete", path=path, command=f"rm {shlex.quote(path)}", text=editor.SILENT))
+            yield self._do(
+                Event(kind="edit", edit="delete", path=path, command=f"rm {shlex.quote(path)}", text=editor.SILENT)
+            )
             return
         if edit.status == "renamed":
             if self.workspace.at(path) is not None:
@@ -186,7 +190,9 @@ class _Story:
         if edit.new_mode != edit.old_mode:
             sign = "+" if edit.new_mode == "100755" else "-"
             command = f"chmod {sign}x {shlex.quote(path)}"
-            yield self._do(Event(kind="edit", edit="chmod", path=path, mode=edit.new_mode, command=command, text=editor.SILENT))
+            yield self._do(
+                Event(kind="edit", edit="chmod", path=path, mode=edit.new_mode, command=command, text=editor.SILENT)
+            )
         runs = parse_runs(edit.patch)
         if not runs:
             return
@@ -194,7 +200,7 @@ class _Story:
         seen = list(self.seen.get(path, []))
         try:
             events = list(self._change_text(edit))
-        except Unfit:
+        except UnfitError:
             # Nothing unique to hold on to: write the file anew.
             self.workspace.files[path] = kept
             self.seen[path] = seen

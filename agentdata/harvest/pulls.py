@@ -57,7 +57,9 @@ class PullTexts:
         title, body = clean(_text(row, "title")), clean(_text(row, "body"))
         spoken = [*_list(row, "comments"), *_list(row, "reviews"), *_list(row, "review_comments")]
         comments = sorted((_comment(one) for one in spoken if _text(one, "body")), key=lambda one: one.created_at)
-        closes = tuple(int(one["number"]) if isinstance(one, Mapping) else int(one) for one in _list(row, "closing_issues"))
+        closes = tuple(
+            int(one["number"]) if isinstance(one, Mapping) else int(one) for one in _list(row, "closing_issues")
+        )
         return PullText(
             title.text, body.text, tuple(comments), closes, title.emails + body.emails, title.trailers + body.trailers
         )
@@ -68,7 +70,9 @@ class PullTexts:
         if row is None:
             return None
         comments = tuple(_comment(one) for one in _list(row, "comments") if _text(one, "body"))
-        return Issue(number=number, title=clean(_text(row, "title")).text, body=clean(_text(row, "body")).text, comments=comments)
+        return Issue(
+            number=number, title=clean(_text(row, "title")).text, body=clean(_text(row, "body")).text, comments=comments
+        )
 
 
 def build_index(path: Path, index: Path) -> int:
@@ -80,8 +84,13 @@ def build_index(path: Path, index: Path) -> int:
     for row in _read(path):
         repo, number = _repository(row), row.get("number")
         if not repo or not isinstance(number, int):
-            raise UsageError(f"{path}: row {count + 1} names no repository or no number; give `repository` and `number`.")
-        is_pull = any(row.get(key) is not None for key in ("pull_request", "base", "merged_at", "head", "reviews", "closing_issues"))
+            raise UsageError(
+                f"{path}: row {count + 1} names no repository or no number; give `repository` and `number`."
+            )
+        is_pull = any(
+            row.get(key) is not None
+            for key in ("pull_request", "base", "merged_at", "head", "reviews", "closing_issues")
+        )
         _store(database, repo, "pull" if is_pull else "issue", number, row)
         for issue in _list(row, "closing_issues"):
             if isinstance(issue, Mapping) and "title" in issue:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from agentdata import __version__, editor
 from agentdata.harvest.recipe import HarvestRecipe
@@ -20,7 +21,6 @@ from agentdata.records import (
     FunctionCall,
     Issue,
     Message,
-    Record,
     Rejected,
     Rendering,
     Sample,
@@ -41,7 +41,9 @@ CountTokens = Callable[[str], int]
 class Renderer:
     """Renders traces by one recipe. `count_tokens` gives the tokens of a text, `token_counter` its name."""
 
-    def __init__(self, recipe: HarvestRecipe, count_tokens: CountTokens, token_counter: str, description: str = "") -> None:
+    def __init__(
+        self, recipe: HarvestRecipe, count_tokens: CountTokens, token_counter: str, description: str = ""
+    ) -> None:
         self.recipe = recipe
         self.count_tokens = count_tokens
         self.token_counter = token_counter
@@ -52,7 +54,11 @@ class Renderer:
         if rendering == "messages":
             sample: Sample = self._chat(change, trace)
         else:
-            pieces = markdown(change, trace, self.description) if rendering == "markdown" else xml(change, trace, self.description)
+            pieces = (
+                markdown(change, trace, self.description)
+                if rendering == "markdown"
+                else xml(change, trace, self.description)
+            )
             sample = self._text(rendering, change, trace, list(pieces))
         if sample.tokens > self.recipe.most_tokens:
             detail = f"{sample.tokens} tokens"
@@ -62,7 +68,7 @@ class Renderer:
     def _trains(self, kind: str) -> bool:
         return self.recipe.mask == "all" or kind in ACTIONS
 
-    def _common(self, rendering: Rendering, change: Change, trace: Trace) -> dict[str, object]:
+    def _common(self, rendering: Rendering, change: Change, trace: Trace) -> dict[str, Any]:
         return {
             "id": hashlib.sha256(f"{trace.id} {rendering} {self.recipe.mask}".encode()).hexdigest()[:16],
             "kind": "contextual",
@@ -276,7 +282,9 @@ def _comment(tag: str, comment: Comment) -> str:
 
 
 def _attributes(**values: str) -> str:
-    escaped = {name: value.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;") for name, value in values.items()}
+    escaped = {
+        name: value.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;") for name, value in values.items()
+    }
     return "".join(f' {name}="{value}"' for name, value in escaped.items() if value)
 
 

@@ -113,7 +113,13 @@ def prove(
             searches += 1
     compare(workspace.files, snapshot, files)
     return Proof(
-        snapshot=commits[0], head=commits[1], files=files, reads=reads, searches=searches, edits=edits, digest=digest_of(events)
+        snapshot=commits[0],
+        head=commits[1],
+        files=files,
+        reads=reads,
+        searches=searches,
+        edits=edits,
+        digest=digest_of(events),
     )
 
 

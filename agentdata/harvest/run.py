@@ -10,13 +10,13 @@ RUN/manifest.json        written last: shards, sums, counts
 import fcntl
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,7 +34,17 @@ from agentdata.harvest.sources import OpenedSource, key_of, open_source
 from agentdata.harvest.tokens import token_counter
 from agentdata.harvest.trees import Trees
 from agentdata.progress import Progress
-from agentdata.records import SCHEMA_VERSION, Change, HarvestedSource, Landing, Manifest, Record, Rejected, RepoSource
+from agentdata.records import (
+    SCHEMA_VERSION,
+    Change,
+    HarvestedSource,
+    Landing,
+    Manifest,
+    Record,
+    Rejected,
+    RepoSource,
+    Split,
+)
 from agentdata.shards import UnitOutput, collect, counted, marker_path, read_rows, remove_unfinished, write_whole
 from agentdata.stages import Executor, run_jobs
 
@@ -133,7 +143,9 @@ def _locked(run: Path, share: tuple[int, int]) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RunError(f"{run} is being written by another process: wait for it, or choose another -o.") from error
+                raise RunError(
+                    f"{run} is being written by another process: wait for it, or choose another -o."
+                ) from error
             yield
     except AgentdataError:
         raise
@@ -150,7 +162,9 @@ def _settle_configuration(
     if not path.exists():
         others = [entry.name for entry in run.iterdir() if not entry.name.startswith(".lock")]
         if others:
-            raise UsageError(f"{run} is not empty ({others[0]} is there) and holds no run: choose a new directory with -o.")
+            raise UsageError(
+                f"{run} is not empty ({others[0]} is there) and holds no run: choose a new directory with -o."
+            )
         write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
         return
     have = json.loads(path.read_text(encoding="utf-8"))
@@ -162,9 +176,7 @@ def _settle_configuration(
         )
 
 
-def _configuration(
-    sources: Sequence[RepoSource], recipe: HarvestRecipe, options: HarvestOptions
-) -> dict[str, object]:
+def _configuration(sources: Sequence[RepoSource], recipe: HarvestRecipe, options: HarvestOptions) -> dict[str, object]:
     return {
         "generator": GENERATOR,
         "options": options.model_dump(exclude={"cache"}),
@@ -184,14 +196,19 @@ def _differences(old: object, new: object, key: str) -> Iterator[tuple[str, obje
 def _index_pulls(run: Path, pulls: Path) -> None:
     unfinished = run / f"{PULLS_INDEX}.tmp"
     build_index(pulls, unfinished)
-    os.replace(unfinished, run / PULLS_INDEX)
+    unfinished.replace(run / PULLS_INDEX)
 
 
 # Planning
 
 
 def _plan(
-    run: Path, sources: Sequence[RepoSource], recipe: HarvestRecipe, options: HarvestOptions, workers: int, executor: Executor
+    run: Path,
+    sources: Sequence[RepoSource],
+    recipe: HarvestRecipe,
+    options: HarvestOptions,
+    workers: int,
+    executor: Executor,
 ) -> tuple[dict[str, HarvestedSource], list[SourceFailure]]:
     owed = [source for source in sources if not marker_path(run, key_of(source)).exists()]
     failures = []
@@ -226,7 +243,9 @@ def plan_source(job: PlanJob) -> SourceFailure | None:
     try:
         with UnitOutput(job.run, key) as output:
             if reason:
-                rejected = Rejected(id=key, repo=opened.source.name, stage="sources", reason="excluded-repository", detail=reason)
+                rejected = Rejected(
+                    id=key, repo=opened.source.name, stage="sources", reason="excluded-repository", detail=reason
+                )
                 output.write("rejected", rejected)
                 output.counts["rejected/sources/excluded-repository"] += 1
             for start in range(0, len(landings), recipe.unit_changes):
@@ -264,7 +283,7 @@ def _excluded(opened: OpenedSource, recipe: HarvestRecipe) -> str:
     return ""
 
 
-def split_of(name: str, validation_share: float) -> str:
+def split_of(name: str, validation_share: float) -> Split:
     """The split of a repository, by the hash of its name."""
     drawn = int.from_bytes(hashlib.sha256(name.lower().encode()).digest()[:8], "big") / 2**64
     return "validation" if drawn < validation_share else "train"
@@ -376,7 +395,11 @@ class _Unit:
 
 
 def _finish(
-    run: Path, planned: dict[str, HarvestedSource], failures: list[SourceFailure], recipe: HarvestRecipe, units: list[str]
+    run: Path,
+    planned: dict[str, HarvestedSource],
+    failures: list[SourceFailure],
+    recipe: HarvestRecipe,
+    units: list[str],
 ) -> Manifest:
     failed = "failed-sources"
     marker_path(run, failed).unlink(missing_ok=True)
@@ -386,7 +409,10 @@ def _finish(
             for failure in failures:
                 name = failure.source.name or failure.source.location
                 reason, detail = failure.error.reason, str(failure.error)
-                output.write("rejected", Rejected(id=key_of(failure.source), repo=name, stage="sources", reason=reason, detail=detail))
+                output.write(
+                    "rejected",
+                    Rejected(id=key_of(failure.source), repo=name, stage="sources", reason=reason, detail=detail),
+                )
                 output.counts[f"rejected/sources/{reason}"] += 1
     tables, counts = collect(run, [*planned, *units, *([failed] if failures else [])])
     manifest = Manifest(
@@ -407,14 +433,16 @@ def dataset_card(manifest: Manifest, recipe: HarvestRecipe) -> str:
     """The README that tells `datasets` where the configs and splits are."""
     import yaml
 
-    configs = []
+    configs: list[dict[str, Any]] = []
     for table in manifest.tables:
         if table.name in recipe.renderings:
             found = sorted({Path(shard.path).name.partition("-")[0] for shard in table.shards})
             files = [{"split": split, "path": f"{table.name}/{split}-*.parquet"} for split in found]
             configs.append({"config_name": table.name, "data_files": files})
         elif table.name in ("changes", "traces"):
-            configs.append({"config_name": table.name, "data_files": [{"split": "train", "path": f"{table.name}/part-*.parquet"}]})
+            configs.append(
+                {"config_name": table.name, "data_files": [{"split": "train", "path": f"{table.name}/part-*.parquet"}]}
+            )
     order = {name: place for place, name in enumerate((*recipe.renderings, "traces", "changes"))}
     configs.sort(key=lambda config: order[str(config["config_name"])])
     if configs:

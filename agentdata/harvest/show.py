@@ -19,7 +19,9 @@ def show_sample(run: Path, wanted: str = "", *, rendering: str = "", colours: bo
 
     sample = find_sample(run, wanted, rendering)
     console = Console(no_color=not colours, highlight=False, soft_wrap=True)
-    console.print(Text(f"{sample.repo} · {sample.rendering} · sample {sample.id} · change {sample.change_id}", style="bold"))
+    console.print(
+        Text(f"{sample.repo} · {sample.rendering} · sample {sample.id} · change {sample.change_id}", style="bold")
+    )
     console.print(
         f"{sample.tokens:,} tokens ({sample.token_counter}), {sample.trained_tokens:,} trained · licence "
         f"{sample.licence or 'unknown'} · {len(sample.proof.files)} files, {sample.proof.edits} edits, "

@@ -60,7 +60,7 @@ def _read_list(path: Path) -> Iterator[RepoSource]:
         if not isinstance(location, str):
             raise UsageError(f"{path}: entry {number} has no `location` (a path or URL): {row!r}.")
         if not URL.match(location):
-            location = str((path.parent / Path(location).expanduser()))
+            location = str(path.parent / Path(location).expanduser())
         licence = row.get("licence") or row.get("license") or ""
         if isinstance(licence, dict):
             licence = licence.get("spdx_id") or ""
@@ -91,7 +91,9 @@ def _rows(path: Path) -> Iterator[Any]:
             loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
             rows = loaded.get("repositories") if isinstance(loaded, dict) else loaded
             if not isinstance(rows, list):
-                raise UsageError(f"{path} holds no list of repositories; write one entry with `location` per repository.")
+                raise UsageError(
+                    f"{path} holds no list of repositories; write one entry with `location` per repository."
+                )
             yield from rows
         else:
             raise UsageError(f"{path} is no list of repositories: it must end in .yaml, .jsonl or .parquet.")
@@ -121,7 +123,9 @@ def find_git_dir(path: Path) -> Path:
     try:
         return Path(gitpython.Repo(path, search_parent_directories=False).git_dir).absolute()
     except (gitpython.InvalidGitRepositoryError, gitpython.NoSuchPathError) as error:
-        raise SourceError("not-a-repository", f"{path} is not a git repository: give the directory of a clone.") from error
+        raise SourceError(
+            "not-a-repository", f"{path} is not a git repository: give the directory of a clone."
+        ) from error
     except (OSError, ValueError, configparser.Error) as error:
         raise SourceError("corrupt", f"{path} cannot be opened as a git repository: {error}.") from error
 
@@ -134,7 +138,9 @@ def common_dir(git_dir: Path) -> Path:
 
 def _check_whole(git_dir: Path) -> None:
     if (common_dir(git_dir) / "shallow").exists():
-        raise SourceError("shallow", f"{git_dir} is a shallow clone without its history: run `git fetch --unshallow` in it.")
+        raise SourceError(
+            "shallow", f"{git_dir} is a shallow clone without its history: run `git fetch --unshallow` in it."
+        )
 
 
 def find_head(git_dir: Path, branch: str = "") -> str:
@@ -152,7 +158,9 @@ def find_head(git_dir: Path, branch: str = "") -> str:
     branches = git.run(git_dir, "for-each-ref", "--format=%(objectname) %(refname)", "refs/heads").decode().split("\n")
     if branches[0] == "":
         raise SourceError("empty", f"{git_dir} has no commits: there is nothing to harvest yet.")
-    raise SourceError("corrupt", f"{git_dir}: HEAD names no commit that exists; choose one with --branch, or clone it again.")
+    raise SourceError(
+        "corrupt", f"{git_dir}: HEAD names no commit that exists; choose one with --branch, or clone it again."
+    )
 
 
 def _check_promised(git_dir: Path, head: str) -> None:
@@ -203,7 +211,7 @@ def mirror(url: str, cache: Path) -> Path:
         repo = gitpython.Repo.init(path, bare=True)
         with repo.git.custom_environment(GIT_TERMINAL_PROMPT="0"):
             remote = repo.remotes["origin"] if "origin" in repo.remotes else repo.create_remote("origin", url)
-            symbolic = repo.git.ls_remote("--symref", url, "HEAD")
+            symbolic = str(repo.git.ls_remote("--symref", url, "HEAD"))
             head = re.search(r"^ref: refs/heads/(\S+)\s+HEAD", symbolic, re.MULTILINE)
             if head:
                 repo.git.symbolic_ref("HEAD", f"refs/heads/{head[1]}")
@@ -212,7 +220,9 @@ def mirror(url: str, cache: Path) -> Path:
         (path / COMPLETE).write_text("")
     except (gitpython.GitCommandError, gitpython.UnsafeProtocolError) as error:
         words = " ".join(str(getattr(error, "stderr", "") or error).split())[-300:]
-        raise SourceError("clone-failed", f"{url} cannot be mirrored: {words}. Run the same command again to go on.") from error
+        raise SourceError(
+            "clone-failed", f"{url} cannot be mirrored: {words}. Run the same command again to go on."
+        ) from error
     except OSError as error:
         raise SourceError("clone-failed", f"{url} cannot be mirrored into {path}: {error}.") from error
     return path

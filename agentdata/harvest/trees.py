@@ -13,7 +13,9 @@ from agentdata.harvest.git import Repository
 
 DIRECTORY, SUBMODULE = "40000", "160000"
 REGULAR = ("100644", "100755", "100664")
-WORD_BYTES = bytes(byte if chr(byte).isascii() and (chr(byte).isalnum() or byte == 0x5F) else 0x20 for byte in range(256))
+WORD_BYTES = bytes(
+    byte if chr(byte).isascii() and (chr(byte).isalnum() or byte == 0x5F) else 0x20 for byte in range(256)
+)
 MOST_TREES = 20_000
 MOST_FILES = 20_000
 MOST_WORDS = 1_000_000
