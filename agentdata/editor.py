@@ -49,23 +49,20 @@ def insert(text: str, line: int, new: str) -> str:
 
 def replaced(path: str, after: str, place: int, new: str) -> str:
     """What `str_replace` prints; `place` is the offset of the replacement in the text after it."""
-    line = after.count("\n", 0, place)
-    first = max(0, line - SNIPPET_LINES)
-    snippet = _lines(after, first, line + SNIPPET_LINES + new.count("\n") + 1)
+    snippet, first = _around(after, place, new)
     return (
         f"The file {ROOT}/{path} has been edited. Here's the result of running `cat -n` on a snippet of {ROOT}/{path}:\n"
-        f"{numbered(snippet, first + 1)}\n"
+        f"{numbered(snippet, first)}\n"
         "Review the changes and make sure they are as expected. Edit the file again if necessary."
     )
 
 
-def inserted(path: str, after: str, line: int, new: str) -> str:
-    """What `insert` prints, from the text after it."""
-    first = max(0, line - SNIPPET_LINES)
-    snippet = _lines(after, first, line + new.count("\n") + 1 + SNIPPET_LINES)
+def inserted(path: str, after: str, place: int, new: str) -> str:
+    """What `insert` prints; `place` is the offset of the inserted text in the text after it."""
+    snippet, first = _around(after, place, new)
     return (
         f"The file {ROOT}/{path} has been edited. Here's the result of running `cat -n` on a snippet of the edited file:\n"
-        f"{numbered(snippet, first + 1)}\n"
+        f"{numbered(snippet, first)}\n"
         "Review the changes and make sure they are as expected (correct indentation, no duplicate lines, etc). "
         "Edit the file again if necessary."
     )
@@ -76,9 +73,12 @@ def created(path: str) -> str:
     return f"File created successfully at: {ROOT}/{path}"
 
 
-def _lines(text: str, start: int, end: int) -> list[str]:
-    """Lines `start` to `end` (from 0, half open) without splitting the whole of a long text."""
-    place = 0
-    for _ in range(start):
-        place = text.index("\n", place) + 1
-    return text[place:].split("\n", end - start)[: end - start]
+def _around(text: str, place: int, new: str) -> tuple[list[str], int]:
+    """The lines of `new` at `place` with some before and after them, and the number of the first."""
+    start = place
+    for _ in range(SNIPPET_LINES + 1):
+        start = text.rfind("\n", 0, max(start, 0))
+        if start < 0:
+            break
+    count = text.count("\n", start + 1, place) + new.count("\n") + 1 + SNIPPET_LINES
+    return text[start + 1 :].split("\n", count)[:count], text.count("\n", 0, start + 1) + 1

@@ -27,7 +27,7 @@ from agentdata.records import Count, Manifest, Record, Shard, Table
 RecordType = TypeVar("RecordType", bound=Record)
 
 BATCH_ROWS = 32
-GROUP_BYTES = 16 << 20
+GROUP_BYTES = 8 << 20
 SCALARS: dict[type, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -51,7 +51,7 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 
 
 class ShardWriter:
-    """An open shard: rows are buffered to row groups of about 16 MB of Arrow memory and compressed with zstd-3."""
+    """An open shard: rows are buffered to row groups of about 8 MB of Arrow memory and compressed with zstd-3."""
 
     def __init__(self, path: Path, record: type[Record]) -> None:
         self.path = path

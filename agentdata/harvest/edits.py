@@ -87,10 +87,10 @@ def parse_runs(patch: str) -> list[Run]:
 
 def apply_runs(text: str, runs: list[Run]) -> str:
     """The text after a patch. Raises PatchError where it does not fit."""
-    offsets = line_offsets(text)
+    lines = Lines(text)
     parts, position = [], 0
     for run in runs:
-        place = offsets[run.start] if run.start < len(offsets) else -1
+        place = lines.offset(run.start)
         if place < position or not text.startswith(run.removed, place):
             raise PatchError(f"line {run.start + 1} is not what the patch removes")
         parts += [text[position:place], run.added]
@@ -98,20 +98,25 @@ def apply_runs(text: str, runs: list[Run]) -> str:
     return "".join([*parts, text[position:]])
 
 
-def line_offsets(text: str) -> list[int]:
-    """Offset of the start of each line, and of the end of the text where that follows a line end."""
-    return [0, *accumulate(len(line) + 1 for line in text.split("\n")[:-1])]
+class Lines:
+    """Where the lines of a text begin."""
+
+    def __init__(self, text: str) -> None:
+        self._ends = list(accumulate(map(len, text.split("\n")), initial=0))
+
+    def offset(self, line: int) -> int:
+        """Offset of a line's first character, from 0; -1 for a line that does not exist."""
+        return self._ends[line] + line if 0 <= line < len(self._ends) - 1 else -1
 
 
-def join_runs(text: str, runs: list[Run]) -> list[Run]:
+def join_runs(text: str, lines: Lines, runs: list[Run]) -> list[Run]:
     """Join runs that are a few unchanged lines apart."""
-    offsets = line_offsets(text)
     joined: list[Run] = []
     end = 0
     for run in runs:
-        if joined and run.start - end <= JOIN_LINES and run.start < len(offsets):
+        if joined and run.start - end <= JOIN_LINES:
             before = joined.pop()
-            between = text[offsets[end] : offsets[run.start]]
+            between = text[lines.offset(end) : lines.offset(run.start)]
             joined.append(Run(before.start, before.removed + between + run.removed, before.added + between + run.added))
         else:
             joined.append(run)
@@ -124,11 +129,13 @@ def make_edits(path: str, text: str, runs: list[Run], widen: int) -> Iterator[Pl
 
     Raises PatchError where the patch does not fit, and UnfitError where no unique old text is found within `widen` lines.
     """
-    offsets = line_offsets(text)
+    lines = Lines(text)
+    if any(lines.offset(run.start) < 0 for run in runs):
+        raise PatchError("the patch has more lines than the text")
     shift = 0
-    for run in join_runs(text, runs):
-        place = (offsets[run.start] if run.start < len(offsets) else len(text) + 1) + shift
-        if not text.startswith(run.removed, place) or place > len(text):
+    for run in join_runs(text, lines, runs):
+        place = lines.offset(run.start) + shift
+        if not text.startswith(run.removed, place):
             raise PatchError(f"line {run.start + 1} is not what the patch removes")
         edit = _edit(path, text, place, run, widen)
         yield edit
@@ -174,6 +181,6 @@ def _insertion(path: str, text: str, place: int, run: Run, after: str) -> Place 
     if editor.insert(text, line, new) != after:
         return None  # At the end of a file the last line end decides; the general way does it.
     event = Event(
-        kind="edit", edit="insert", path=path, new=new, line=line, text=editor.inserted(path, after, line, new)
+        kind="edit", edit="insert", path=path, new=new, line=line, text=editor.inserted(path, after, place, new)
     )
     return Place(event, max(line, 1), line + 1, after)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agentdata.errors import ObjectError
 from agentdata.harvest import filters, languages
+from agentdata.harvest.caches import Cache
 from agentdata.harvest.edits import Run, parse_runs
 from agentdata.harvest.git import decode
 from agentdata.harvest.recipe import HarvestRecipe
@@ -39,7 +39,9 @@ JOIN_READS = 10
 """Ranges with at most this many lines between them are read as one."""
 MOST_LINE = 1000
 """A hit on a longer line is no help to a reader; such searches are left out."""
-KEPT_TREES = 8
+MOST_PARSED = 2_000_000
+"""Bytes of text whose parses are kept; a parse takes about twenty times its text."""
+MOST_FLAGS = 50_000
 
 Range = tuple[int, int]
 """Lines from 1, inclusive."""
@@ -52,8 +54,8 @@ class Explorer:
         self.trees = trees
         self.recipe = recipe
         self.options = recipe.exploration
-        self._parsed: OrderedDict[str, Tree] = OrderedDict()
-        self._errors: OrderedDict[str, bool] = OrderedDict()
+        self._parsed: Cache[str, Tree] = Cache(MOST_PARSED)
+        self._errors: Cache[str, bool] = Cache(MOST_FLAGS)
 
     def unparsed(self, change: Change) -> tuple[str, ...]:
         """Source files of the change that their grammar does not accept."""
@@ -114,17 +116,14 @@ class Explorer:
         if tree is None:
             language = languages.language_of(file.path)
             assert language is not None
-            tree = self._parsed[file.blob] = languages.parse(language, file.text.encode(file.encoding))
-            if len(self._parsed) > KEPT_TREES:
-                self._parsed.popitem(last=False)
+            content = file.text.encode(file.encoding)
+            tree = self._parsed.put(file.blob, languages.parse(language, content), len(content))
         return tree
 
     def _has_error(self, file: SnapshotFile) -> bool:
         known = self._errors.get(file.blob)
         if known is None:
-            known = self._errors[file.blob] = self._tree(file).root_node.has_error
-            if len(self._errors) > 50_000:
-                self._errors.popitem(last=False)
+            known = self._errors.put(file.blob, self._tree(file).root_node.has_error)
         return known
 
     # Searching
@@ -148,7 +147,7 @@ class Explorer:
                 continue  # A blob of an untouched file is not in this clone: what cannot be searched is not searched.
             events += found
             done += bool(found)
-        self.trees.trim()
+        self.trees.trim(files)
         return events
 
     def _terms(self, change: Change, sources: Sequence[SnapshotFile], runs: dict[str, list[Run]]) -> list[str]:

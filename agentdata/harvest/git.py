@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import tempfile
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from agentdata.errors import ObjectError, SourceError
+from agentdata.harvest.caches import Cache
 from agentdata.records import Encoding
 
 HARDENED = {
@@ -143,9 +143,7 @@ class Repository:
         self.git_dir = git_dir
         self._contents: subprocess.Popen[bytes] | None = None
         self._sizes: subprocess.Popen[bytes] | None = None
-        self._cache: OrderedDict[str, bytes] = OrderedDict()
-        self._cached = 0
-        self._cache_bytes = cache_bytes
+        self._cache: Cache[str, bytes] = Cache(cache_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -166,16 +164,16 @@ class Repository:
     def read(self, oid: str) -> bytes:
         """Content of an object. Raises ObjectError when it is missing or cannot be read."""
         known = self._cache.get(oid)
-        if known is not None:
-            self._cache.move_to_end(oid)
-            return known
-        self.prefetch([oid])
-        return self._cache[oid]
+        if known is None:
+            self.prefetch([oid])
+            known = self._cache.get(oid)
+            assert known is not None
+        return known
 
     def prefetch(self, oids: Iterable[str]) -> None:
         """Read objects into the cache, many for one round trip. Raises ObjectError for the first that cannot be had."""
         for oid, content in self.contents([oid for oid in dict.fromkeys(oids) if oid not in self._cache]):
-            self._keep(oid, content)
+            self._cache.put(oid, content, len(content))
 
     def contents(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Objects in the order asked for, past the cache. Raises ObjectError for the first that cannot be had."""
@@ -249,12 +247,6 @@ class Repository:
     def _broken(self, oid: str) -> None:
         self.close()
         raise ObjectError("corrupt-object", f"git cannot read object {oid} of {self.git_dir}; run `git fsck` in it")
-
-    def _keep(self, oid: str, content: bytes) -> None:
-        self._cache[oid] = content
-        self._cached += len(content)
-        while self._cached > self._cache_bytes and len(self._cache) > 1:
-            self._cached -= len(self._cache.popitem(last=False)[1])
 
     def commit(self, oid: str) -> CommitHeader:
         """A parsed commit object."""

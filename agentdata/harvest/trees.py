@@ -5,10 +5,9 @@ in memory, both bounded.
 """
 
 import re
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
+from agentdata.harvest.caches import Cache
 from agentdata.harvest.git import Repository
 
 DIRECTORY, SUBMODULE = "40000", "160000"
@@ -16,9 +15,13 @@ REGULAR = ("100644", "100755", "100664")
 WORD_BYTES = bytes(
     byte if chr(byte).isascii() and (chr(byte).isalnum() or byte == 0x5F) else 0x20 for byte in range(256)
 )
-MOST_TREES = 20_000
 MOST_FILES = 20_000
-MOST_WORDS = 1_000_000
+"""Files that one search may span."""
+MOST_ENTRIES = 200_000
+"""Entries of trees and files of listings that are kept; one takes about 300 bytes."""
+MOST_SUMS = 100_000
+MOST_WORDS = 800_000
+"""Distinct words by file that are kept beyond the files in use; one takes about 100 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Hit:
 
 Files = tuple[tuple[bytes, str], ...]
 """(path, blob) in git's path order."""
+Below = tuple[str, tuple[str, ...]]
+"""(tree, suffixes)."""
 
 
 class Trees:
@@ -48,22 +53,19 @@ class Trees:
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
-        self._entries: OrderedDict[str, dict[bytes, Entry]] = OrderedDict()
-        self._files: OrderedDict[tuple[str, tuple[str, ...]], Files] = OrderedDict()
-        self._weights: OrderedDict[tuple[str, tuple[str, ...]], tuple[int, int]] = OrderedDict()
-        self._sizes: OrderedDict[str, int] = OrderedDict()
-        self._words: OrderedDict[str, frozenset[bytes]] = OrderedDict()
+        self._entries: Cache[str, dict[bytes, Entry]] = Cache(MOST_ENTRIES)
+        self._files: Cache[Below, Files] = Cache(MOST_ENTRIES)
+        self._weights: Cache[Below, tuple[int, int]] = Cache(MOST_SUMS)
+        self._sizes: Cache[str, int] = Cache(MOST_SUMS)
+        self._words: dict[str, frozenset[bytes]] = {}
         self._held = 0
 
     def entries(self, tree: str) -> dict[bytes, Entry]:
         """Entries of a tree object by name, in git's order."""
         known = self._entries.get(tree)
         if known is None:
-            known = self._entries[tree] = parse_tree(self.repository.read(tree), len(tree) // 2)
-            if len(self._entries) > MOST_TREES:
-                self._entries.popitem(last=False)
-        else:
-            self._entries.move_to_end(tree)
+            parsed = parse_tree(self.repository.read(tree), len(tree) // 2)
+            known = self._entries.put(tree, parsed, len(parsed))
         return known
 
     def lookup(self, tree: str, path: bytes) -> Entry | None:
@@ -99,8 +101,7 @@ class Trees:
                     found += [(name + b"/" + path, oid) for path, oid in self.files(entry.oid, suffixes)]
                 elif entry.mode in REGULAR and name.endswith(ends):
                     found.append((name, entry.oid))
-            known = self._files[key] = tuple(found)
-            _bound(self._files, MOST_TREES)
+            known = self._files.put(key, tuple(found), len(found))
         return known
 
     def weigh(self, tree: str, suffixes: tuple[str, ...]) -> tuple[int, int]:
@@ -116,17 +117,14 @@ class Trees:
                     count, size = count + more, size + weight
                 elif entry.mode in REGULAR and name.endswith(ends):
                     blobs.append(entry.oid)
-            known = self._weights[key] = (count + len(blobs), size + sum(self._blob_sizes(blobs)))
-            _bound(self._weights, MOST_TREES)
+            known = self._weights.put(key, (count + len(blobs), size + sum(self._blob_sizes(blobs))))
         return known
 
     def _blob_sizes(self, blobs: list[str]) -> list[int]:
         unknown = [oid for oid in blobs if oid not in self._sizes]
-        found = dict(zip(unknown, self.repository.sizes(unknown), strict=True)) if unknown else {}
-        sizes = [found.get(oid) or self._sizes.get(oid, 0) for oid in blobs]
-        self._sizes.update(found)
-        _bound(self._sizes, 4 * MOST_TREES)
-        return sizes
+        for oid, size in zip(unknown, self.repository.sizes(unknown), strict=True):
+            self._sizes.put(oid, size)
+        return [self._sizes.get(oid) or 0 for oid in blobs]
 
     def scope(self, tree: str, suffixes: tuple[str, ...], around: bytes, most_bytes: int) -> tuple[bytes, Files]:
         """The largest directory around a path whose files of these suffixes hold at most `most_bytes`.
@@ -155,11 +153,19 @@ class Trees:
         pattern = re.compile(rb"(?<![0-9A-Za-z_])" + re.escape(word) + rb"(?![0-9A-Za-z_])")
         found: list[Hit] = []
         for path, oid in files:
-            for number, line in enumerate(self.repository.read(oid).split(b"\n"), 1):
-                if word in line and pattern.search(line):
-                    found.append(Hit(path, number, line))
-                    if len(found) == most:
-                        return found
+            content = self.repository.read(oid)
+            line, counted, end = 1, 0, -1
+            for match in pattern.finditer(content):
+                if match.start() < end:
+                    continue  # A second time on the same line.
+                line += content.count(b"\n", counted, match.start())
+                counted = match.start()
+                start = content.rfind(b"\n", 0, counted) + 1
+                end = content.find(b"\n", counted)
+                end = len(content) if end < 0 else end
+                found.append(Hit(path, line, content[start:end]))
+                if len(found) == most:
+                    return found
         return found
 
     def _index(self, blobs: list[str]) -> None:
@@ -169,10 +175,11 @@ class Trees:
             self._words[oid] = words
             self._held += len(words)
 
-    def trim(self) -> None:
-        """Give back memory beyond the bound; called between changes, so that nothing in use is lost."""
-        while self._held > MOST_WORDS and self._words:
-            self._held -= len(self._words.popitem(last=False)[1])
+    def trim(self, files: Files) -> None:
+        """Forget the words of all but these files when too many are held."""
+        if self._held > MOST_WORDS:
+            self._words = {oid: self._words[oid] for _, oid in files if oid in self._words}
+            self._held = sum(map(len, self._words.values()))
 
 
 def parse_tree(content: bytes, hash_bytes: int) -> dict[bytes, Entry]:
@@ -187,8 +194,3 @@ def parse_tree(content: bytes, hash_bytes: int) -> dict[bytes, Entry]:
         entries[name] = Entry(name, content[position:space].decode(), oid)
         position = end + 1 + hash_bytes
     return entries
-
-
-def _bound(cache: OrderedDict[Any, Any], most: int) -> None:
-    while len(cache) > most:
-        cache.popitem(last=False)
