@@ -147,7 +147,7 @@ class Explorer:
                 continue  # A blob of an untouched file is not in this clone: what cannot be searched is not searched.
             events += found
             done += bool(found)
-        self.trees.trim(files)
+        self.trees.trim()
         return events
 
     def _terms(self, change: Change, sources: Sequence[SnapshotFile], runs: dict[str, list[Run]]) -> list[str]:

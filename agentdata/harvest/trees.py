@@ -4,7 +4,7 @@ Neighbouring snapshots share almost all of their subtrees and blobs, so parsed t
 in memory, both bounded.
 """
 
-import re
+from collections import defaultdict
 from dataclasses import dataclass
 
 from agentdata.harvest.caches import Cache
@@ -20,8 +20,8 @@ MOST_FILES = 20_000
 MOST_ENTRIES = 200_000
 """Entries of trees and files of listings that are kept; one takes about 300 bytes."""
 MOST_SUMS = 100_000
-MOST_WORDS = 800_000
-"""Distinct words by file that are kept beyond the files in use; one takes about 100 bytes."""
+MOST_POSTINGS = 8_000_000
+"""(word, file version) pairs that are kept beyond the files in use; one takes about ten bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,10 @@ class Trees:
         self._files: Cache[Below, Files] = Cache(MOST_ENTRIES)
         self._weights: Cache[Below, tuple[int, int]] = Cache(MOST_SUMS)
         self._sizes: Cache[str, int] = Cache(MOST_SUMS)
-        self._words: dict[str, frozenset[bytes]] = {}
+        self._indexed: dict[str, int] = {}
+        self._blobs: list[str] = []
+        self._postings: defaultdict[bytes, list[int]] = defaultdict(list)
+        """For each word the places in `_blobs` of the versions that contain it."""
         self._held = 0
 
     def entries(self, tree: str) -> dict[bytes, Entry]:
@@ -145,41 +148,49 @@ class Trees:
 
     def containing(self, files: Files, word: bytes) -> Files:
         """The files that contain an identifier as a whole word."""
-        self._index([oid for _, oid in files if oid not in self._words])
-        return tuple((path, oid) for path, oid in files if word in self._words[oid])
+        self._index([oid for _, oid in files if oid not in self._indexed])
+        blobs = {self._blobs[place] for place in self._postings.get(word, ())}
+        return tuple([file for file in files if file[1] in blobs]) if blobs else ()
 
     def hits(self, files: Files, word: bytes, most: int) -> list[Hit]:
         """The first lines that contain a whole word, in the order of `git grep -n -w`."""
-        pattern = re.compile(rb"(?<![0-9A-Za-z_])" + re.escape(word) + rb"(?![0-9A-Za-z_])")
         found: list[Hit] = []
         for path, oid in files:
             content = self.repository.read(oid)
-            line, counted, end = 1, 0, -1
-            for match in pattern.finditer(content):
-                if match.start() < end:
-                    continue  # A second time on the same line.
-                line += content.count(b"\n", counted, match.start())
-                counted = match.start()
-                start = content.rfind(b"\n", 0, counted) + 1
-                end = content.find(b"\n", counted)
-                end = len(content) if end < 0 else end
-                found.append(Hit(path, line, content[start:end]))
-                if len(found) == most:
-                    return found
+            line, counted, place = 1, 0, content.find(word)
+            while place >= 0:
+                end = place + len(word)
+                if _is_word(content, place, end):
+                    line += content.count(b"\n", counted, place)
+                    start, end = content.rfind(b"\n", 0, place) + 1, content.find(b"\n", end)
+                    end = len(content) if end < 0 else end
+                    found.append(Hit(path, line, content[start:end]))
+                    if len(found) == most:
+                        return found
+                    counted = place
+                place = content.find(word, end)
         return found
 
     def _index(self, blobs: list[str]) -> None:
         for oid, content in self.repository.contents(list(dict.fromkeys(blobs))):
             # git takes a file for binary by a NUL in its first 8000 bytes, and `git grep -I` passes it over.
-            words = frozenset() if b"\0" in content[:8000] else frozenset(content.translate(WORD_BYTES).split())
-            self._words[oid] = words
+            words = set() if b"\0" in content[:8000] else set(content.translate(WORD_BYTES).split())
+            place = self._indexed[oid] = len(self._blobs)
+            self._blobs.append(oid)
             self._held += len(words)
+            for word in words:
+                self._postings[word].append(place)
 
-    def trim(self, files: Files) -> None:
-        """Forget the words of all but these files when too many are held."""
-        if self._held > MOST_WORDS:
-            self._words = {oid: self._words[oid] for _, oid in files if oid in self._words}
-            self._held = sum(map(len, self._words.values()))
+    def trim(self) -> None:
+        """Forget the index when it has grown too large; what is needed is indexed again."""
+        if self._held > MOST_POSTINGS:
+            self._indexed, self._blobs, self._postings, self._held = {}, [], defaultdict(list), 0
+
+
+def _is_word(content: bytes, start: int, end: int) -> bool:
+    """Whether no letter, digit or underscore stands beside a place."""
+    before, after = content[start - 1 : start] if start else b"", content[end : end + 1]
+    return not ((before and WORD_BYTES[before[0]] != 0x20) or (after and WORD_BYTES[after[0]] != 0x20))
 
 
 def parse_tree(content: bytes, hash_bytes: int) -> dict[bytes, Entry]:
