@@ -26,42 +26,41 @@ def view(path: str, lines: list[str], first: int = 1) -> str:
     return f"Here's the result of running `cat -n` on {ROOT}/{path}:\n{numbered(lines, first)}\n"
 
 
-def occurs_once(text: str, old: str) -> bool:
-    """Whether `old` occurs exactly once, overlapping occurrences included."""
-    place = text.find(old)
-    return old != "" and place >= 0 and text.find(old, place + 1) < 0
-
-
 def replace(text: str, old: str, new: str) -> str:
     """`str_replace`. Raises EditError unless `old` occurs exactly once."""
-    if not occurs_once(text, old):
-        raise EditError(f"the old text occurs {'more than once' if old and old in text else 'nowhere'}: {old[:80]!r}")
-    return text.replace(old, new, 1)
+    place = text.find(old) if old else -1
+    if place < 0 or text.find(old, place + 1) >= 0:
+        raise EditError(f"the old text occurs {'nowhere' if place < 0 else 'more than once'}: {old[:80]!r}")
+    return text[:place] + new + text[place + len(old) :]
 
 
 def insert(text: str, line: int, new: str) -> str:
     """`insert`: the lines of `new` after line `line`; 0 is the top. Raises EditError for a line that does not exist."""
-    lines = text.split("\n")
-    if not 0 <= line <= len(lines):
-        raise EditError(f"line {line} is outside of a file of {len(lines)} lines")
-    return "\n".join([*lines[:line], *new.split("\n"), *lines[line:]])
+    *before, rest = text.split("\n", max(line, 0))
+    if len(before) != line:
+        if len(before) + 1 == line:
+            return f"{text}\n{new}"  # After a last line that does not end.
+        raise EditError(f"line {line} is outside of a file of {len(before) + 1} lines")
+    return f"{text[: len(text) - len(rest)]}{new}\n{rest}"
 
 
-def replaced(path: str, after: str, place: int, new: str) -> str:
-    """What `str_replace` prints; `place` is the offset of the replacement in the text after it."""
-    snippet, first = _around(after, place, new)
+def replaced(path: str, after: str, place: int, line: int, new: str) -> str:
+    """What `str_replace` prints; `new` stands at the offset `place`, on line `line` (from 1) of the text after it."""
+    snippet, first = _around(after, place, line, new)
     return (
-        f"The file {ROOT}/{path} has been edited. Here's the result of running `cat -n` on a snippet of {ROOT}/{path}:\n"
+        f"The file {ROOT}/{path} has been edited. "
+        f"Here's the result of running `cat -n` on a snippet of {ROOT}/{path}:\n"
         f"{numbered(snippet, first)}\n"
         "Review the changes and make sure they are as expected. Edit the file again if necessary."
     )
 
 
-def inserted(path: str, after: str, place: int, new: str) -> str:
-    """What `insert` prints; `place` is the offset of the inserted text in the text after it."""
-    snippet, first = _around(after, place, new)
+def inserted(path: str, after: str, place: int, line: int, new: str) -> str:
+    """What `insert` prints; `new` stands at the offset `place`, on line `line` (from 1) of the text after it."""
+    snippet, first = _around(after, place, line, new)
     return (
-        f"The file {ROOT}/{path} has been edited. Here's the result of running `cat -n` on a snippet of the edited file:\n"
+        f"The file {ROOT}/{path} has been edited. "
+        "Here's the result of running `cat -n` on a snippet of the edited file:\n"
         f"{numbered(snippet, first)}\n"
         "Review the changes and make sure they are as expected (correct indentation, no duplicate lines, etc). "
         "Edit the file again if necessary."
@@ -73,12 +72,11 @@ def created(path: str) -> str:
     return f"File created successfully at: {ROOT}/{path}"
 
 
-def _around(text: str, place: int, new: str) -> tuple[list[str], int]:
+def _around(text: str, place: int, line: int, new: str) -> tuple[list[str], int]:
     """The lines of `new` at `place` with some before and after them, and the number of the first."""
-    start = place
-    for _ in range(SNIPPET_LINES + 1):
-        start = text.rfind("\n", 0, max(start, 0))
-        if start < 0:
-            break
-    count = text.count("\n", start + 1, place) + new.count("\n") + 1 + SNIPPET_LINES
-    return text[start + 1 :].split("\n", count)[:count], text.count("\n", 0, start + 1) + 1
+    start = text.rfind("\n", 0, place) + 1
+    before = min(SNIPPET_LINES, line - 1)
+    for _ in range(before):
+        start = text.rfind("\n", 0, start - 1) + 1
+    count = before + new.count("\n") + 1 + SNIPPET_LINES
+    return text[start:].split("\n", count)[:count], line - before

@@ -139,16 +139,16 @@ class Commit(Record):
 
 
 class SnapshotFile(Record):
-    """A file that the change touches, as it was at the snapshot."""
+    """A file that the change touches, as it was at the snapshot; its text is the blob's."""
 
     path: str
     language: str
     """Language of the file's suffix; empty when it is none of the known ones."""
-    text: str
-    encoding: Encoding
-    """How `text` maps to the bytes of the blob; latin-1 stands for any bytes that are not UTF-8."""
     blob: str
+    """Object name of its content."""
     mode: str
+    bytes: int
+    """Size of its content."""
 
 
 class Change(Record):

@@ -32,6 +32,8 @@ Raw = list[RawEdit]
 State = tuple[str, str]
 """(mode, blob) of a path."""
 NOTHING: State = ("", "")
+AHEAD = 16
+"""Changes whose old texts are read together."""
 MOST_COMMITS = 50
 """Commits of one change beyond which it is told as it landed."""
 
@@ -72,6 +74,26 @@ class Telling:
         """Whether each commit is the child of the one before it."""
         return all(before == previous for (before, _), (_, previous) in zip(self.pairs[1:], self.pairs, strict=False))
 
+    def blobs(self) -> set[str]:
+        """Object names of all files before and after each difference."""
+        edits = [edit for raw in self.raws.values() for edit in raw]
+        return {blob for edit in edits for blob in (edit.old_blob, edit.new_blob) if blob.strip("0")}
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether no two commits touch the same path, so that their differences together are the whole one."""
+        if len(self.pairs) == 1:
+            return False
+        paths = [{path for edit in self.raws[pair] for path in (edit.old_path, edit.new_path)} for pair in self.pairs]
+        return sum(map(len, paths)) == len(set().union(*paths))
+
+    def compose(self, patches: dict[Pair, list[bytes]]) -> list[bytes]:
+        """The patches of the whole from those of the commits; puts the raw difference into the same order."""
+        both = [both for pair in self.pairs for both in zip(self.raws[pair], patches[pair], strict=True)]
+        both.sort(key=lambda one: one[0].new_path)
+        self.raws[self.span] = [edit for edit, _ in both]
+        return [patch for _, patch in both]
+
     def wanted(self) -> list[Pair]:
         """The differences to read; a squash that is told by its original commits is compared with what landed."""
         also = [self.landed] if self.landing.kind == "squash" else []
@@ -104,11 +126,15 @@ class ChangeReader:
         kept = {}
         for telling in tellings:
             with self._attempt(telling.landing, rejected):
-                self._filter(telling)
+                self._filter_paths(telling)
                 kept[telling.landing.id] = telling
+        self._filter_sizes(kept, rejected)
         patches = self._patches(list(kept.values()))
+        ahead = list(kept.values())
         for landing in landings:
             if landing.id in kept:
+                if len(kept) % AHEAD == len(ahead) % AHEAD:
+                    self._prefetch(ahead[len(ahead) - len(kept) :][:AHEAD])
                 with self._attempt(landing, rejected):
                     yield self._build(kept.pop(landing.id), next(patches))
                     continue
@@ -248,7 +274,7 @@ class ChangeReader:
 
     # Filters
 
-    def _filter(self, telling: Telling) -> None:
+    def _filter_paths(self, telling: Telling) -> None:
         recipe = self.recipe.filters
         overall = telling.raws[telling.span]
         reason, detail = filters.by_paths(overall, self.recipe.languages, recipe)
@@ -257,10 +283,23 @@ class ChangeReader:
             reason, detail = filters.by_modes(touched)
         if reason:
             raise DropError(reason, detail)
-        blobs = {blob for pair in telling.raws.values() for edit in pair for blob in (edit.old_blob, edit.new_blob)}
-        sizes = self.repository.sizes(sorted(blob for blob in blobs if blob.strip("0")))
-        if max(sizes, default=0) > recipe.most_file_bytes:
-            raise DropError("file-too-large", f"{max(sizes)} bytes")
+
+    def _filter_sizes(self, kept: dict[str, Telling], rejected: dict[str, Rejected]) -> None:
+        """Drop changes that touch large files, before anything of them is read."""
+        blobs = {blob for telling in kept.values() for blob in telling.blobs()}
+        known = self.repository.known_sizes(sorted(blobs))
+        most = self.recipe.filters.most_file_bytes
+        for telling in list(kept.values()):
+            with self._attempt(telling.landing, rejected):
+                sizes = {blob: known[blob] for blob in telling.blobs()}
+                missing = next((blob for blob, size in sizes.items() if size is None), None)
+                if missing:
+                    raise DropError("missing-object", f"object {missing} is not in {self.repository.git_dir}")
+                largest = max((size or 0 for size in sizes.values()), default=0)
+                if largest > most:
+                    raise DropError("file-too-large", f"{largest} bytes")
+                continue
+            del kept[telling.landing.id]
 
     # Patches
 
@@ -278,7 +317,9 @@ class ChangeReader:
                         broken = True  # Some object of the batch cannot be read: go on one by one.
                 if broken:
                     patches = dict(zip(pairs, self.repository.patches(pairs), strict=True))
-                if telling.span not in patches:
+                if telling.is_composed:
+                    patches[telling.span] = telling.compose(patches)
+                elif telling.span not in patches:
                     paths = {path for edit in telling.raws[telling.span] for path in (edit.old_path, edit.new_path)}
                     patches[telling.span] = self.repository.patch(telling.span, sorted(paths)) if paths else []
             except SourceError as error:
@@ -323,7 +364,7 @@ class ChangeReader:
                     message=message.text,
                     author_kind="bot" if is_bot else "person",
                     authored_at=header.authored_at,
-                    edits=self._edits(telling.raws[pair], patches[pair], encodings),
+                    edits=edits if pair == telling.span else self._edits(telling.raws[pair], patches[pair], encodings),
                 )
             )
         landed = texts.clean(self.repository.commit(landing.landed).message)
@@ -357,6 +398,11 @@ class ChangeReader:
             redacted_emails=landed.emails + sum(one.emails for one in cleaned) + pull.emails,
             redacted_trailers=landed.trailers + sum(one.trailers for one in cleaned) + pull.trailers,
         )
+
+    def _prefetch(self, tellings: Sequence[Telling]) -> None:
+        """Read the old texts of some changes in one round trip."""
+        with contextlib.suppress(ObjectError):  # A missing one is met again, and rejected, where it is needed.
+            self.repository.prefetch(blob for telling in tellings for _, blob in telling.before.values())
 
     def _contents(self, telling: Telling) -> dict[bytes, bytes]:
         """Bytes of the touched files at the snapshot."""
@@ -409,16 +455,14 @@ class ChangeReader:
         files = []
         for path, content in contents.items():
             mode, blob = telling.before[path]
-            text, encoding = decode(content)
             language = languages.language_of(path.decode())
             files.append(
                 SnapshotFile(
                     path=path.decode(),
                     language=language.name if language else "",
-                    text=text,
-                    encoding=encoding,
                     blob=blob,
                     mode=mode,
+                    bytes=len(content),
                 )
             )
         return tuple(files)
@@ -450,8 +494,12 @@ class ChangeReader:
 
 
 def _streamed(telling: Telling) -> list[Pair]:
-    """The differences whose patches come from the common stream; that of a span with more in it is read apart."""
-    return [pair for pair in telling.raws if telling.is_chain or pair != telling.span or pair in telling.pairs]
+    """The differences whose patches come from the common stream.
+
+    That of a whole is put together from its commits, or read apart where the branch brought more than the change.
+    """
+    apart = telling.span not in telling.pairs and (telling.is_composed or not telling.is_chain)
+    return [pair for pair in telling.raws if not (apart and pair == telling.span)]
 
 
 def _status(edit: RawEdit) -> FileStatus:

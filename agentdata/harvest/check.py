@@ -139,7 +139,7 @@ def _reader(repository: git.Repository, commit: str) -> Callable[[str], File | N
         if not listed:
             return None
         mode, kind, oid = listed.split(b"\t")[0].decode().split()
-        return (mode, repository.read(oid)) if kind == "blob" else None
+        return File.read(mode, repository.read(oid)) if kind == "blob" else None
 
     return read
 
@@ -152,7 +152,7 @@ def _check_file(file: FileProof, snapshot: Callable[[str], File | None], head: C
     ):
         if path:
             there = read(path)
-            if there is None or (there[0], blob_name(there[1], len(blob))) != (mode, blob):
+            if there is None or (there.mode, blob_name(there.content, len(blob))) != (mode, blob):
                 raise ReplayError("replay-state", f"{path} is not the file that the proof names")
 
 

@@ -1,8 +1,9 @@
 """Patches to edits that an agent's editor can make: unique old texts, insertions, and whole files as the last resort."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from agentdata import editor
@@ -39,9 +40,12 @@ class Place:
     last: int
     after: str
     """The whole text after the edit."""
+    grown: int
+    """Lines by which the text became longer."""
 
 
-def parse_runs(patch: str) -> list[Run]:
+@lru_cache(maxsize=128)
+def parse_runs(patch: str) -> tuple[Run, ...]:
     """The changed runs of one file's unified diff."""
     runs: list[Run] = []
     removed: list[str] = []
@@ -82,10 +86,10 @@ def parse_runs(patch: str) -> list[Run]:
         elif line.startswith("\\") and last:
             last[-1] = last[-1][:-1]
     close()
-    return runs
+    return tuple(runs)
 
 
-def apply_runs(text: str, runs: list[Run]) -> str:
+def apply_runs(text: str, runs: Sequence[Run]) -> str:
     """The text after a patch. Raises PatchError where it does not fit."""
     lines = Lines(text)
     parts, position = [], 0
@@ -109,7 +113,7 @@ class Lines:
         return self._ends[line] + line if 0 <= line < len(self._ends) - 1 else -1
 
 
-def join_runs(text: str, lines: Lines, runs: list[Run]) -> list[Run]:
+def join_runs(text: str, lines: Lines, runs: Sequence[Run]) -> list[Run]:
     """Join runs that are a few unchanged lines apart."""
     joined: list[Run] = []
     end = 0
@@ -124,7 +128,7 @@ def join_runs(text: str, lines: Lines, runs: list[Run]) -> list[Run]:
     return joined
 
 
-def make_edits(path: str, text: str, runs: list[Run], widen: int) -> Iterator[Place]:
+def make_edits(path: str, text: str, runs: Sequence[Run], widen: int) -> Iterator[Place]:
     """Edits, top to bottom, that turn `text` into the text after the patch.
 
     Raises PatchError where the patch does not fit, and UnfitError where no unique old text is found within `widen` lines.
@@ -132,55 +136,42 @@ def make_edits(path: str, text: str, runs: list[Run], widen: int) -> Iterator[Pl
     lines = Lines(text)
     if any(lines.offset(run.start) < 0 for run in runs):
         raise PatchError("the patch has more lines than the text")
-    shift = 0
+    shift = grown = 0
     for run in join_runs(text, lines, runs):
         place = lines.offset(run.start) + shift
         if not text.startswith(run.removed, place):
             raise PatchError(f"line {run.start + 1} is not what the patch removes")
-        edit = _edit(path, text, place, run, widen)
+        edit = _edit(path, text, place, run.start + grown, run, widen)
         yield edit
         shift += len(run.added) - len(run.removed)
+        grown += edit.grown
         text = edit.after
 
 
-def _edit(path: str, text: str, place: int, run: Run, widen: int) -> Place:
+def _edit(path: str, text: str, place: int, line: int, run: Run, widen: int) -> Place:
+    """The edit for one run at the offset `place`, before which there are `line` lines."""
     after = text[:place] + run.added + text[place + len(run.removed) :]
-    if not run.removed:
-        inserted = _insertion(path, text, place, run, after)
-        if inserted is not None:
-            return inserted
+    grown = run.added.count("\n") - run.removed.count("\n")
+    if not run.removed and run.added.endswith("\n"):
+        new = run.added[:-1]
+        printed = editor.inserted(path, after, place, line + 1, new)
+        event = Event(kind="edit", edit="insert", path=path, new=new, line=line, text=printed)
+        return Place(event, max(line, 1), line + 1, after, grown)
     start, end = place, place + len(run.removed)
     for width in range(widen + 1):
-        # Text that is only taken away, or stands nowhere yet, needs something to hold on to.
+        # Text that is only taken away, or is only space, needs something to hold on to.
         if width or (run.removed.strip() and run.added):
             old, new = text[start:end], text[start:place] + run.added + text[place + len(run.removed) : end]
-            if old.endswith("\n") and new.endswith("\n") and len(old) > 1:
-                bare = old[:-1]
-                if text.find(bare) == start and text.find(bare, start + 1) < 0:
-                    return _replacement(path, text, start, bare, new[:-1], after)
-            if old and text.find(old) == start and text.find(old, start + 1) < 0:
-                return _replacement(path, text, start, old, new, after)
+            ends = old.endswith("\n") and new.endswith("\n") and len(old) > 1
+            for shorter in (1, 0) if ends else (0,):
+                held = old[: len(old) - shorter]
+                if held and text.find(held) == start and text.find(held, start + 1) < 0:
+                    new = new[: len(new) - shorter]
+                    printed = editor.replaced(path, after, start, line + 1, new)
+                    event = Event(kind="edit", edit="str_replace", path=path, old=held, new=new, text=printed)
+                    return Place(event, line + 1, line + 1 + held.rstrip("\n").count("\n"), after, grown)
         if start > 0:
-            start = text.rfind("\n", 0, start - 1) + 1
+            start, line = text.rfind("\n", 0, start - 1) + 1, line - 1
         if end < len(text):
             end = text.find("\n", end) + 1 or len(text)
     raise UnfitError(f"no unique old text within {widen} lines of line {run.start + 1}")
-
-
-def _replacement(path: str, text: str, start: int, old: str, new: str, after: str) -> Place:
-    first = text.count("\n", 0, start) + 1
-    event = Event(
-        kind="edit", edit="str_replace", path=path, old=old, new=new, text=editor.replaced(path, after, start, new)
-    )
-    return Place(event, first, first + old.rstrip("\n").count("\n"), after)
-
-
-def _insertion(path: str, text: str, place: int, run: Run, after: str) -> Place | None:
-    line = text.count("\n", 0, place)
-    new = run.added.removesuffix("\n")
-    if editor.insert(text, line, new) != after:
-        return None  # At the end of a file the last line end decides; the general way does it.
-    event = Event(
-        kind="edit", edit="insert", path=path, new=new, line=line, text=editor.inserted(path, after, place, new)
-    )
-    return Place(event, max(line, 1), line + 1, after)

@@ -14,7 +14,9 @@ from agentdata.harvest.caches import Cache
 from agentdata.harvest.edits import Run, parse_runs
 from agentdata.harvest.git import decode
 from agentdata.harvest.recipe import HarvestRecipe
-from agentdata.harvest.trees import Files, Trees
+from agentdata.harvest.replay import File
+from agentdata.harvest.trees import Files as Blobs
+from agentdata.harvest.trees import Trees
 from agentdata.records import Change, Event, SnapshotFile
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ MOST_PARSED = 2_000_000
 """Bytes of text whose parses are kept; a parse takes about twenty times its text."""
 MOST_FLAGS = 50_000
 
+Files = dict[str, File]
+"""The touched files at the snapshot, by path."""
 Range = tuple[int, int]
 """Lines from 1, inclusive."""
 
@@ -57,19 +61,19 @@ class Explorer:
         self._parsed: Cache[str, Tree] = Cache(MOST_PARSED)
         self._errors: Cache[str, bool] = Cache(MOST_FLAGS)
 
-    def unparsed(self, change: Change) -> tuple[str, ...]:
+    def unparsed(self, change: Change, files: Files) -> tuple[str, ...]:
         """Source files of the change that their grammar does not accept."""
-        return tuple(file.path for file in self._sources(change) if self._has_error(file))
+        return tuple(file.path for file in self._sources(change) if self._has_error(file, files[file.path]))
 
-    def events(self, change: Change) -> list[Event]:
+    def events(self, change: Change, files: Files) -> list[Event]:
         """Listing, searches and reads, in the order that a reader would take."""
         tree = self.trees.repository.commit(change.snapshot).tree
         events = self._list(tree)
         runs = {edit.old_path or edit.path: parse_runs(edit.patch) for edit in change.edits if edit.old_blob}
         if self.options.policy == "explore":
-            events += self._search(change, tree, runs)
+            events += self._search(change, files, tree, runs)
         for file in self._sources(change):
-            events += self._read(file, runs.get(file.path, []))
+            events += self._read(file, files[file.path], runs.get(file.path, ()))
         return events
 
     def _sources(self, change: Change) -> list[SnapshotFile]:
@@ -91,57 +95,56 @@ class Explorer:
 
     # Reading
 
-    def _read(self, file: SnapshotFile, runs: Sequence[Run]) -> list[Event]:
+    def _read(self, source: SnapshotFile, file: File, runs: Sequence[Run]) -> list[Event]:
         lines = file.text.split("\n")
         if len(lines) <= self.options.whole_file_lines:
-            return [read_event(file, lines)]
-        spots = [(run.start + 1, max(run.start + run.removed.count("\n"), run.start + 1)) for run in runs]
-        ranges = merge([self._around(file, spot, len(lines)) for spot in spots or [(1, 1)]])
-        return [read_event(file, lines, one) for one in ranges]
+            return [read_event(source.path, file, lines)]
+        ranges = merge([self._around(source, file, spot, len(lines)) for spot in spots(runs) or [(1, 1)]])
+        return [read_event(source.path, file, lines, one) for one in ranges]
 
-    def _around(self, file: SnapshotFile, spot: Range, count: int) -> Range:
+    def _around(self, source: SnapshotFile, file: File, spot: Range, count: int) -> Range:
         """The lines to read to understand an edited place: its definition, or some lines around it."""
         first, last = max(1, spot[0] - self.options.margin_lines), min(count, spot[1] + self.options.margin_lines)
-        for symbol in self._enclosing(file, spot)[:1]:
+        for symbol in self._enclosing(source, file, spot)[:1]:
             if symbol.end - symbol.start < self.options.most_symbol_lines:
                 first, last = min(first, symbol.start), max(last, symbol.end)
         return first, min(last, count)
 
-    def _enclosing(self, file: SnapshotFile, spot: Range) -> list[languages.Symbol]:
-        language = languages.language_of(file.path)
-        return languages.enclosing(self._tree(file), language, *spot) if language else []
+    def _enclosing(self, source: SnapshotFile, file: File, spot: Range) -> list[languages.Symbol]:
+        language = languages.language_of(source.path)
+        return languages.enclosing(self._tree(source, file), language, *spot) if language else []
 
-    def _tree(self, file: SnapshotFile) -> Tree:
-        tree = self._parsed.get(file.blob)
+    def _tree(self, source: SnapshotFile, file: File) -> Tree:
+        tree = self._parsed.get(source.blob)
         if tree is None:
-            language = languages.language_of(file.path)
+            language = languages.language_of(source.path)
             assert language is not None
-            content = file.text.encode(file.encoding)
-            tree = self._parsed.put(file.blob, languages.parse(language, content), len(content))
+            content = file.content
+            tree = self._parsed.put(source.blob, languages.parse(language, content), len(content))
         return tree
 
-    def _has_error(self, file: SnapshotFile) -> bool:
-        known = self._errors.get(file.blob)
+    def _has_error(self, source: SnapshotFile, file: File) -> bool:
+        known = self._errors.get(source.blob)
         if known is None:
-            known = self._errors.put(file.blob, self._tree(file).root_node.has_error)
+            known = self._errors.put(source.blob, self._tree(source, file).root_node.has_error)
         return known
 
     # Searching
 
-    def _search(self, change: Change, tree: str, runs: dict[str, list[Run]]) -> list[Event]:
+    def _search(self, change: Change, files: Files, tree: str, runs: dict[str, tuple[Run, ...]]) -> list[Event]:
         sources = self._sources(change)
         if not sources:
             return []
         suffixes = filters.suffixes_of(self.recipe.languages)
-        directory, files = self.trees.scope(tree, suffixes, sources[0].path.encode(), self.options.search_bytes)
+        directory, blobs = self.trees.scope(tree, suffixes, sources[0].path.encode(), self.options.search_bytes)
         events: list[Event] = []
         touched = {file.path for file in change.files}
         done = 0
-        for term in self._terms(change, sources, runs):
+        for term in self._terms(change, files, sources, runs):
             if done == self.options.searches:
                 break
             try:
-                containing = self.trees.containing(files, term.encode())
+                containing = self.trees.containing(blobs, term.encode())
                 found = self._found(change, term, containing, directory, suffixes, touched, done)
             except ObjectError:
                 continue  # A blob of an untouched file is not in this clone: what cannot be searched is not searched.
@@ -150,23 +153,25 @@ class Explorer:
         self.trees.trim()
         return events
 
-    def _terms(self, change: Change, sources: Sequence[SnapshotFile], runs: dict[str, list[Run]]) -> list[str]:
+    def _terms(
+        self, change: Change, files: Files, sources: Sequence[SnapshotFile], runs: dict[str, tuple[Run, ...]]
+    ) -> list[str]:
         """Identifiers to search for: those that people wrote, then the changed definitions."""
         words = " \n".join([*(f"{issue.title} {issue.body}" for issue in change.issues), change.title, change.body])
         quoted = [name for part in QUOTED.findall(words) for name in IDENTIFIER.findall(part)]
         written = [name for name in IDENTIFIER.findall(words) if TELLING.search(name)]
         changed = []
-        for file in sources:
-            for run in runs.get(file.path, []):
-                spot = (run.start + 1, max(run.start + run.removed.count("\n"), run.start + 1))
-                changed += [symbol.name for symbol in self._enclosing(file, spot) if IDENTIFIER.fullmatch(symbol.name)]
+        for source in sources:
+            for spot in spots(runs.get(source.path, ())):
+                enclosing = self._enclosing(source, files[source.path], spot)
+                changed += [symbol.name for symbol in enclosing if IDENTIFIER.fullmatch(symbol.name)]
         return list(dict.fromkeys([*quoted, *written, *changed]))
 
     def _found(
         self,
         change: Change,
         term: str,
-        containing: Files,
+        containing: Blobs,
         directory: bytes,
         suffixes: tuple[str, ...],
         touched: set[str],
@@ -191,30 +196,29 @@ class Explorer:
         path = wrong[_draw(f"{self.options.seed} {change.id} {term}") % len(wrong)]
         hit = next(hit for hit in hits if decode(hit.path)[0] == path)
         entry = next(oid for name, oid in containing if name == hit.path)
-        file = open_file(path, entry, self.trees.repository.read(entry))
+        file = File.read("", self.trees.repository.read(entry))
         lines_there = file.text.split("\n")
         one = (
             max(1, hit.line - self.options.margin_lines),
             min(len(lines_there), hit.line + self.options.margin_lines),
         )
         whole = len(lines_there) <= 2 * self.options.margin_lines
-        events.append(read_event(file, lines_there, None if whole else one))
+        events.append(read_event(path, file, lines_there, None if whole else one))
         events.append(Event(kind="think", text=f"`{path}` mentions `{term}`, but it needs no change here."))
         return events
 
 
-def open_file(path: str, blob: str, content: bytes) -> SnapshotFile:
-    """A file of the tree as a record."""
-    text, encoding = decode(content)
-    return SnapshotFile(path=path, language="", text=text, encoding=encoding, blob=blob, mode="")
+def spots(runs: Sequence[Run]) -> list[Range]:
+    """The lines of the old text that runs change, or stand beside."""
+    return [(run.start + 1, max(run.start + run.removed.count("\n"), run.start + 1)) for run in runs]
 
 
-def read_event(file: SnapshotFile, lines: list[str], one: Range | None = None) -> Event:
+def read_event(path: str, file: File, lines: list[str], one: Range | None = None) -> Event:
     """A read of a whole file, or of some of its lines."""
     if one is None or one == (1, len(lines)):
-        return Event(kind="read", path=file.path, text=file.text, encoding=file.encoding)
+        return Event(kind="read", path=path, text=file.text, encoding=file.encoding)
     text = "\n".join(lines[one[0] - 1 : one[1]])
-    return Event(kind="read", path=file.path, start=one[0], end=one[1], text=text, encoding=file.encoding)
+    return Event(kind="read", path=path, start=one[0], end=one[1], text=text, encoding=file.encoding)
 
 
 def merge(ranges: Sequence[Range]) -> list[Range]:

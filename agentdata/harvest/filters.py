@@ -15,6 +15,8 @@ TEST_PATH = re.compile(
     r"|(?:^|/)(?:test_[^/]*|conftest|[^/]*[._-](?:test|tests|spec|specs))\.\w+$"
     r"|(?:^|/)[^/]*(?:Test|Tests|TestCase|IT|Spec)\.(?:java|kt|cs|scala|groovy|php)$"
 )
+GENERATED_BYTES = 16_384
+"""What a generator says of itself stands at the top of a file."""
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 
 
@@ -100,7 +102,7 @@ def is_generated(path: str, content: bytes) -> bool:
     """Whether Linguist's rules take a file for generated."""
     import enry
 
-    return bool(enry.is_generated(path, content))
+    return bool(enry.is_generated(path, content[:GENERATED_BYTES]))
 
 
 def by_content(content: bytes) -> str:

@@ -73,10 +73,47 @@ def command(git_dir: Path, *arguments: str) -> list[str]:
 
 def run(git_dir: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     """Output of a git command. Raises SourceError with git's own words when it fails."""
-    done = subprocess.run(command(git_dir, *arguments), input=stdin, capture_output=True, env=environment())
-    if done.returncode != 0:
-        raise failure(git_dir, done.stderr)
-    return done.stdout
+    with _Process(git_dir, arguments, stdin) as process:
+        return process.stdout.read()
+
+
+class _Process:
+    """A running git command whose input is all there: git may print as much as it likes, and nobody waits for anybody.
+
+    Raises SourceError at the end of the block when the command failed.
+    """
+
+    def __init__(self, git_dir: Path, arguments: Sequence[str], stdin: bytes) -> None:
+        self.git_dir = git_dir
+        with tempfile.TemporaryFile() as requests:
+            requests.write(stdin)
+            requests.seek(0)
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
+            self._process = subprocess.Popen(
+                command(git_dir, *arguments),
+                stdin=requests,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=environment(),
+                bufsize=1 << 17,
+            )
+        self.stdout = _pipe(self._process.stdout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._process.kill()
+        self.stdout.close()
+        status = self._process.wait()
+        self._errors.seek(0)
+        words = self._errors.read()
+        self._errors.close()
+        if status != 0 and not isinstance(error, GeneratorExit):
+            raise failure(self.git_dir, words) from error
 
 
 def output(arguments: list[str]) -> bytes:
@@ -189,21 +226,25 @@ class Repository:
             if missing:
                 raise ObjectError("missing-object", f"object {missing} is not in {self.git_dir}")
 
-    def sizes(self, oids: Sequence[str]) -> list[int]:
-        """Sizes of objects in bytes, without reading them. Raises ObjectError when one is missing."""
+    def known_sizes(self, oids: Sequence[str]) -> dict[str, int | None]:
+        """Sizes of objects in bytes, without reading them; None for one that is missing."""
         self._sizes = self._sizes or self._start("--batch-check=%(objectname) %(objectsize)")
-        sizes: list[int] = []
+        sizes: dict[str, int | None] = {}
         for start in range(0, len(oids), REQUEST):
             part = oids[start : start + REQUEST]
             self._ask(self._sizes, part)
             for oid in part:
                 words = self._answer(self._sizes, oid).split()
-                if words[-1] == b"missing":
-                    sizes.append(-1)
-                else:
-                    sizes.append(int(words[1]))
-        if -1 in sizes:
-            raise ObjectError("missing-object", f"object {oids[sizes.index(-1)]} is not in {self.git_dir}")
+                sizes[oid] = None if words[-1] == b"missing" else int(words[1])
+        return sizes
+
+    def sizes(self, oids: Sequence[str]) -> list[int]:
+        """Sizes of objects in bytes, without reading them. Raises ObjectError when one is missing."""
+        sizes = []
+        for oid, size in self.known_sizes(oids).items():
+            if size is None:
+                raise ObjectError("missing-object", f"object {oid} is not in {self.git_dir}")
+            sizes.append(size)
         return sizes
 
     def _start(self, mode: str) -> subprocess.Popen[bytes]:
@@ -258,16 +299,15 @@ class Repository:
         """Changed paths of each pair of commits, renames detected, without reading any blob that is not renamed."""
         if not pairs:
             return []
-        output = _Differences(self.git_dir, pairs, "--raw", "-z", "--no-abbrev")
-        with output:
-            return _parse_raw(output.read_all(), len(pairs), self.git_dir)
+        output = run(self.git_dir, "diff-tree", *DIFF, "--raw", "-z", "--no-abbrev", stdin=_requests(pairs))
+        return _parse_raw(output, len(pairs), self.git_dir)
 
     def patches(self, pairs: Sequence[Pair]) -> Iterator[list[bytes]]:
         """Unified diffs of each pair of commits, one per changed path in the order of the raw difference."""
         if not pairs:
             return
-        with _Differences(self.git_dir, pairs, *PATCH) as output:
-            yield from output.read_patches()
+        with _Process(self.git_dir, ("diff-tree", *DIFF, *PATCH), _requests(pairs)) as process:
+            yield from _read_patches(process.stdout, pairs, self.git_dir)
 
     def patch(self, pair: Pair, paths: Sequence[bytes]) -> list[bytes]:
         """Unified diffs of some paths between two commits."""
@@ -276,64 +316,28 @@ class Repository:
         return [b"diff --git " + part for part in re.split(rb"(?m)^diff --git ", text)[1:]]
 
 
-class _Differences:
-    """A running `git diff-tree --stdin`."""
+def _read_patches(stdout: IO[bytes], pairs: Sequence[Pair], git_dir: Path) -> Iterator[list[bytes]]:
+    """Split the stream of `git diff-tree --stdin -p` into one list of file patches for each pair."""
+    headers = [after.encode() + b"\n" for _, after in pairs]
+    found = stdout.readline()
+    for header, following in zip(headers, [*headers[1:], b""], strict=True):
+        if found != header:
+            raise SourceError("corrupt", f"git diff-tree stopped early in {git_dir}; run `git fsck` in it")
+        files: list[list[bytes]] = []
+        found = b""
+        for line in stdout:
+            if line.startswith(b"diff --git "):
+                files.append([])
+            elif line == following:
+                found = line
+                break
+            if files:
+                files[-1].append(line)
+        yield [b"".join(lines) for lines in files]
 
-    def __init__(self, git_dir: Path, pairs: Sequence[Pair], *options: str) -> None:
-        self.git_dir = git_dir
-        self.pairs = pairs
-        # A file as input: git may print as much as it likes before it has read all, and nobody waits for anybody.
-        self._input = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
-        self._input.write("".join(f"{after} {before}\n" for before, after in pairs).encode())
-        self._input.seek(0)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed on exit
-        self.process = subprocess.Popen(
-            command(git_dir, "diff-tree", *DIFF, *options),
-            stdin=self._input,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=environment(),
-            bufsize=1 << 17,
-        )
-        self.stdout = _pipe(self.process.stdout)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
-            self.process.kill()
-        self.stdout.close()
-        status = self.process.wait()
-        self._errors.seek(0)
-        words = self._errors.read()
-        self._errors.close()
-        self._input.close()
-        if error is None and status != 0:
-            raise failure(self.git_dir, words)
-
-    def read_all(self) -> bytes:
-        return self.stdout.read()
-
-    def read_patches(self) -> Iterator[list[bytes]]:
-        headers = [after.encode() + b"\n" for _, after in self.pairs]
-        found = self.stdout.readline()
-        for header, following in zip(headers, [*headers[1:], b""], strict=True):
-            if found != header:
-                raise SourceError("corrupt", f"git diff-tree stopped early in {self.git_dir}; run `git fsck` in it")
-            files: list[list[bytes]] = []
-            found = b""
-            for line in self.stdout:
-                if line.startswith(b"diff --git "):
-                    files.append([])
-                elif line == following:
-                    found = line
-                    break
-                if files:
-                    files[-1].append(line)
-            yield [b"".join(lines) for lines in files]
+def _requests(pairs: Sequence[Pair]) -> bytes:
+    return "".join(f"{after} {before}\n" for before, after in pairs).encode()
 
 
 def _parse_raw(output: bytes, expected: int, git_dir: Path) -> list[list[RawEdit]]:

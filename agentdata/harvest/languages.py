@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,7 +90,8 @@ class Symbol:
 
 def language_of(path: str) -> Language | None:
     """The language of a path's suffix."""
-    return BY_SUFFIX.get(PurePosixPath(path).suffix.lower())
+    _, dot, suffix = path.rpartition(".")
+    return BY_SUFFIX.get(f".{suffix.lower()}") if dot else None
 
 
 @cache

@@ -3,15 +3,18 @@
 import hashlib
 import shlex
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from agentdata import editor
+from agentdata.errors import SourceError
 from agentdata.harvest.edits import PatchError, UnfitError, apply_runs, make_edits, parse_runs
-from agentdata.harvest.explore import Explorer, Range, merge, read_event
+from agentdata.harvest.explore import Explorer, Files, Range, merge, read_event
 from agentdata.harvest.recipe import HarvestRecipe
-from agentdata.harvest.replay import File, ReplayError, Workspace, prove
-from agentdata.records import Change, Encoding, Event, FileEdit, FileProof, Rejected, SnapshotFile, Trace
+from agentdata.harvest.replay import File, ReplayError, prove
+from agentdata.records import Change, Event, FileEdit, FileProof, Rejected, Trace
 
 ROLES = ("source", "test", "other")
+REGULAR = "100644"
 
 
 class Narrator:
@@ -24,14 +27,18 @@ class Narrator:
 
     def tell(self, change: Change) -> Trace | Rejected:
         """The trace of a change, or why it could not be proved."""
+        repository = self.explorer.trees.repository
         try:
-            events = tuple(_Story(change, self.explorer, self.recipe).events())
-            files = {file.path: (file.mode, file.text.encode(file.encoding)) for file in change.files}
+            repository.prefetch(file.blob for file in change.files)
+            files = {file.path: File.read(file.mode, repository.read(file.blob)) for file in change.files}
+            events = tuple(_Story(change, files, self.explorer, self.recipe).events())
 
             def snapshot(path: str) -> File | None:
                 return files.get(path) or self._untouched(change, path)
 
             proof = prove(events, snapshot, file_proofs(change.edits), (change.snapshot, change.head))
+        except SourceError as error:
+            return Rejected(id=change.id, repo=change.repo, stage="traces", reason=error.reason, detail=str(error))
         except PatchError as error:
             return Rejected(id=change.id, repo=change.repo, stage="traces", reason="patch-unfit", detail=str(error))
         except ReplayError as error:
@@ -43,7 +50,7 @@ class Narrator:
             repo=change.repo,
             policy=options.policy,
             seed=options.seed,
-            unparsed=self.explorer.unparsed(change),
+            unparsed=self.explorer.unparsed(change, files),
             events=events,
             proof=proof,
         )
@@ -52,7 +59,9 @@ class Narrator:
         """A file that is read but not changed."""
         trees = self.explorer.trees
         entry = trees.lookup(trees.repository.commit(change.snapshot).tree, path.encode())
-        return (entry.mode, trees.repository.read(entry.oid)) if entry and entry.mode.startswith("100") else None
+        return (
+            File.read(entry.mode, trees.repository.read(entry.oid)) if entry and entry.mode.startswith("100") else None
+        )
 
 
 def file_proofs(edits: Sequence[FileEdit]) -> tuple[FileProof, ...]:
@@ -73,23 +82,20 @@ def file_proofs(edits: Sequence[FileEdit]) -> tuple[FileProof, ...]:
 class _Story:
     """The events of one change in the making: which lines were seen, and how the files stand."""
 
-    def __init__(self, change: Change, explorer: Explorer, recipe: HarvestRecipe) -> None:
+    def __init__(self, change: Change, files: Files, explorer: Explorer, recipe: HarvestRecipe) -> None:
         self.change = change
+        self.before = files
         self.explorer = explorer
         self.options = recipe.exploration
-        self.before = {file.path: file for file in change.files}
-        self.workspace = Workspace(self._snapshot)
+        self.files: dict[str, File | None] = dict(files)
+        """The touched files as they stand."""
         self.seen: dict[str, list[Range]] = {}
         """Ranges of lines seen so far, in the numbering of the file as it stands."""
         self.told: set[str] = set()
 
-    def _snapshot(self, path: str) -> File | None:
-        file = self.before.get(path)
-        return (file.mode, file.text.encode(file.encoding)) if file else None
-
     def events(self) -> Iterator[Event]:
         yield self._issue()
-        for event in self.explorer.events(self.change):
+        for event in self.explorer.events(self.change, self.before):
             if event.kind == "read":
                 self._see(event)
             yield event
@@ -102,8 +108,7 @@ class _Story:
                 self.told.add(commit.message)
                 yield Event(kind="think", text=commit.message, commit=number)
             for edit in self._ordered(commit.edits):
-                for event in self._edit(edit):
-                    yield event.model_copy(update={"commit": number}) if event.kind == "edit" else event
+                yield from self._edit(edit, number)
         yield Event(kind="done")
 
     def _issue(self) -> Event:
@@ -126,16 +131,16 @@ class _Story:
     def _add(self, path: str, one: Range) -> None:
         self.seen[path] = merge([*self.seen.get(path, []), one])
 
-    def _look(self, path: str, text: str, encoding: Encoding, first: int, last: int) -> Iterator[Event]:
+    def _look(self, path: str, file: File, first: int, last: int) -> Iterator[Event]:
         """Read the lines around an edit if they were not all seen."""
         if any(start <= first and last <= end for start, end in self.seen.get(path, [])):
             return
-        lines = text.split("\n")
+        lines = file.text.split("\n")
         margin = self.options.margin_lines
         whole = len(lines) <= self.options.whole_file_lines
-        one = None if whole else (max(1, first - margin), min(len(lines), last + margin))
-        file = SnapshotFile(path=path, language="", text=text, encoding=encoding, blob="", mode="")
-        event = read_event(file, lines, one)
+        event = read_event(
+            path, file, lines, None if whole else (max(1, first - margin), min(len(lines), last + margin))
+        )
         self._see(event)
         yield event
 
@@ -172,97 +177,98 @@ class _Story:
             edit.path == path or edit.path.startswith(path + "/") for path in occupied - {edit.old_path}
         )
 
-    def _edit(self, edit: FileEdit) -> Iterator[Event]:
+    def _edit(self, edit: FileEdit, commit: int) -> Iterator[Event]:
         path = edit.path
         if edit.status == "added":
-            yield from self._create(path, apply_runs("", parse_runs(edit.patch)), edit)
+            yield from self._create(path, apply_runs("", parse_runs(edit.patch)), edit, commit)
             return
         if edit.status == "deleted":
-            yield self._do(
-                Event(kind="edit", edit="delete", path=path, command=f"rm {shlex.quote(path)}", text=editor.SILENT)
-            )
+            yield self._delete(path, commit)
             return
         if edit.status == "renamed":
-            if self.workspace.at(path) is not None:
-                yield from self._rewrite(edit.old_path, edit)
+            if self.files.get(path) is not None:
+                yield from self._rewrite(edit.old_path, edit, commit)
                 return
-            yield self._rename(edit)
+            yield self._rename(edit, commit)
         if edit.new_mode != edit.old_mode:
-            sign = "+" if edit.new_mode == "100755" else "-"
-            command = f"chmod {sign}x {shlex.quote(path)}"
-            yield self._do(
-                Event(kind="edit", edit="chmod", path=path, mode=edit.new_mode, command=command, text=editor.SILENT)
-            )
-        runs = parse_runs(edit.patch)
-        if not runs:
+            yield self._chmod(path, edit.new_mode, commit)
+        if not parse_runs(edit.patch):
             return
-        kept = self.workspace.files.get(path) or self.workspace.at(path)
-        seen = list(self.seen.get(path, []))
+        kept, seen = self.files.get(path), list(self.seen.get(path, []))
         try:
-            events = list(self._change_text(edit))
+            events = list(self._change_text(edit, commit))
         except UnfitError:
             # Nothing unique to hold on to: write the file anew.
-            self.workspace.files[path] = kept
-            self.seen[path] = seen
-            events = list(self._rewrite(path, edit))
+            self.files[path], self.seen[path] = kept, seen
+            events = list(self._rewrite(path, edit, commit))
         yield from events
 
-    def _change_text(self, edit: FileEdit) -> Iterator[Event]:
-        text = self._text(edit.path, edit)
-        for place in make_edits(edit.path, text, parse_runs(edit.patch), self.options.widen_lines):
-            yield from self._look(edit.path, text, edit.encoding, place.first, place.last)
-            yield self._do(place.event.model_copy(update={"encoding": edit.encoding}))
-            self._shift(edit.path, place.first, place.last, place.after.count("\n") - text.count("\n"))
-            text = place.after
+    def _change_text(self, edit: FileEdit, commit: int) -> Iterator[Event]:
+        path = edit.path
+        file = self._file(path, edit)
+        for place in make_edits(path, file.text, parse_runs(edit.patch), self.options.widen_lines):
+            yield from self._look(path, file, place.first, place.last)
+            file = File(file.mode, place.after, edit.encoding)
+            yield place.event.model_copy(update={"encoding": edit.encoding, "commit": commit})
+            self._shift(path, place.first, place.last, place.grown)
+        self.files[path] = file
 
-    def _text(self, path: str, edit: FileEdit) -> str:
-        file = self.workspace.at(path)
+    def _file(self, path: str, edit: FileEdit) -> File:
+        """A file as it stands, in the encoding of the patch."""
+        file = self.files.get(path)
         if file is None:
             raise PatchError(f"{path} does not exist when it is changed")
         try:
-            return file[1].decode(edit.encoding)
+            return File(file.mode, file.text_as(edit.encoding), edit.encoding)
         except UnicodeDecodeError as error:
             raise PatchError(f"{path} is not {edit.encoding} when it is changed") from error
 
-    def _rename(self, edit: FileEdit) -> Event:
+    def _delete(self, path: str, commit: int) -> Event:
+        self.files[path] = None
+        return self._shell(f"rm {shlex.quote(path)}", edit="delete", path=path, commit=commit)
+
+    def _rename(self, edit: FileEdit, commit: int) -> Event:
         old, new = edit.old_path, edit.path
+        self.files[new], self.files[old] = self.files.get(old), None
+        self.seen[new] = self.seen.pop(old, [])
         directory = new.rpartition("/")[0]
         make = f"mkdir -p {shlex.quote(directory)} && " if directory and directory != old.rpartition("/")[0] else ""
         command = f"{make}mv {shlex.quote(old)} {shlex.quote(new)}"
-        if old in self.seen:
-            self.seen[new] = self.seen.pop(old)
-        return self._do(Event(kind="edit", edit="rename", path=old, new_path=new, command=command, text=editor.SILENT))
+        return self._shell(command, edit="rename", path=old, new_path=new, commit=commit)
 
-    def _rewrite(self, old: str, edit: FileEdit) -> Iterator[Event]:
+    def _chmod(self, path: str, mode: str, commit: int) -> Event:
+        file = self.files.get(path)
+        self.files[path] = File(mode, file.text, file.encoding) if file else None
+        command = f"chmod {'+' if mode == '100755' else '-'}x {shlex.quote(path)}"
+        return self._shell(command, edit="chmod", path=path, mode=mode, commit=commit)
+
+    def _shell(self, command: str, **fields: Any) -> Event:
+        """An edit that the editor does not have, as a silent shell command."""
+        return Event(kind="edit", command=command, text=editor.SILENT, **fields)
+
+    def _rewrite(self, old: str, edit: FileEdit, commit: int) -> Iterator[Event]:
         """Take a file away and write it anew, under its new name."""
-        text = apply_runs(self._text(old, edit), parse_runs(edit.patch))
+        text = apply_runs(self._file(old, edit).text, parse_runs(edit.patch))
         for path in dict.fromkeys((old, edit.path)):
-            if self.workspace.at(path) is not None:
-                command = f"rm {shlex.quote(path)}"
-                yield self._do(Event(kind="edit", edit="delete", path=path, command=command, text=editor.SILENT))
-        yield from self._create(edit.path, text, edit)
+            if self.files.get(path) is not None:
+                yield self._delete(path, commit)
+        yield from self._create(edit.path, text, edit, commit)
 
-    def _create(self, path: str, text: str, edit: FileEdit) -> Iterator[Event]:
-        mode = edit.new_mode
-        yield self._do(
-            Event(
-                kind="edit",
-                edit="create",
-                path=path,
-                new=text,
-                mode="100644",
-                encoding=edit.encoding,
-                text=editor.created(path),
-            )
+    def _create(self, path: str, text: str, edit: FileEdit, commit: int) -> Iterator[Event]:
+        self.files[path] = File(REGULAR, text, edit.encoding)
+        self.seen[path] = [(1, text.count("\n") + 1)]
+        yield Event(
+            kind="edit",
+            edit="create",
+            path=path,
+            new=text,
+            mode=REGULAR,
+            encoding=edit.encoding,
+            text=editor.created(path),
+            commit=commit,
         )
-        self._add(path, (1, text.count("\n") + 1))
-        if mode != "100644":
-            command = f"chmod +x {shlex.quote(path)}"
-            yield self._do(Event(kind="edit", edit="chmod", path=path, mode=mode, command=command, text=editor.SILENT))
-
-    def _do(self, event: Event) -> Event:
-        self.workspace.apply(event)
-        return event
+        if edit.new_mode != REGULAR:
+            yield self._chmod(path, edit.new_mode, commit)
 
 
 def _words(title: str, body: str) -> str:

@@ -2,12 +2,32 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from agentdata import editor
-from agentdata.records import Event, FileProof, Proof
+from agentdata.harvest.git import decode
+from agentdata.records import Encoding, Event, FileProof, Proof
 
-File = tuple[str, bytes]
-"""(mode, content) of a file."""
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file as it stands: `text` in `encoding` is its content."""
+
+    mode: str
+    text: str
+    encoding: Encoding
+
+    @classmethod
+    def read(cls, mode: str, content: bytes) -> "File":
+        return cls(mode, *decode(content))
+
+    @property
+    def content(self) -> bytes:
+        return self.text.encode(self.encoding)
+
+    def text_as(self, encoding: Encoding) -> str:
+        """The text under another encoding of the same bytes. Raises UnicodeDecodeError."""
+        return self.text if encoding == self.encoding else self.content.decode(encoding)
 
 
 class ReplayError(Exception):
@@ -55,8 +75,8 @@ class Workspace:
 
     def check_read(self, event: Event) -> None:
         """A read shows the lines that are there."""
-        text = self._existing(event.path)[1].decode(event.encoding)
-        shown = "\n".join(text.split("\n")[event.start - 1 : event.end]) if event.start else text
+        text = self._existing(event.path).text_as(event.encoding)
+        shown = "\n".join(text.split("\n", event.end)[event.start - 1 : event.end]) if event.start else text
         if shown != event.text:
             raise ReplayError("replay-read", f"lines {event.start}-{event.end} of {event.path} are not what was read")
 
@@ -66,28 +86,28 @@ class Workspace:
         if event.edit == "create":
             if self.at(path) is not None:
                 raise ReplayError("replay-exists", f"{path} exists when it is created")
-            self.files[path] = (event.mode, event.new.encode(event.encoding))
+            self.files[path] = File(event.mode, event.new, event.encoding)
             return
-        mode, content = self._existing(path)
+        file = self._existing(path)
         if event.edit == "delete":
             self.files[path] = None
         elif event.edit == "rename":
             if self.at(event.new_path) is not None:
                 raise ReplayError("replay-exists", f"{event.new_path} exists when {path} is renamed to it")
-            self.files[event.new_path] = (mode, content)
+            self.files[event.new_path] = file
             self.files[path] = None
         elif event.edit == "chmod":
-            self.files[path] = (event.mode, content)
+            self.files[path] = File(event.mode, file.text, file.encoding)
         else:
-            text = content.decode(event.encoding)
             try:
+                text = file.text_as(event.encoding)
                 if event.edit == "insert":
                     text = editor.insert(text, event.line, event.new)
                 else:
                     text = editor.replace(text, event.old, event.new)
-            except editor.EditError as error:
+            except (editor.EditError, UnicodeDecodeError) as error:
                 raise ReplayError("replay-edit", f"{path}: {error}") from error
-            self.files[path] = (mode, text.encode(event.encoding))
+            self.files[path] = File(file.mode, text, event.encoding)
 
 
 def prove(
@@ -138,4 +158,4 @@ def compare(
 
 
 def _name(file: File | None, digits: int = 40) -> tuple[str, str] | None:
-    return (file[0], blob_name(file[1], digits)) if file else None
+    return (file.mode, blob_name(file.content, digits)) if file else None
