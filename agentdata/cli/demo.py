@@ -58,7 +58,7 @@ class Step(Record):
     like: tuple[str, ...] = ()
     """Commits whose edits this one makes: those of the branch that it squashes or merges."""
     again: str = ""
-    """Commit that this one repeats on another parent, as a rebase or cherry-pick does; `message` is added to its own."""
+    """Commit that this one repeats elsewhere, as a rebase or cherry-pick does; `message` is added to its own."""
     author: str = ""
     message: str = ""
     write: tuple[Written, ...] = ()
@@ -120,10 +120,11 @@ def run_demo(output: Path) -> None:
         show_sample(output, sample.id, rendering="messages")
     else:
         show_marked(sample)
+    command = "agentdata" if shutil.which("agentdata") else sys.argv[0]
     print(
-        f"Prove it again:      agentdata check {output} --share 1\n"
-        f"Another layout:      agentdata show {output} {sample.change_id} --render markdown\n"
-        "Your own repository: agentdata harvest contextual PATH -o RUN --policy explore --render markdown,messages"
+        f"Prove it again:      {command} check {output} --share 1\n"
+        f"Another layout:      {command} show {output} {sample.change_id} --render markdown\n"
+        f"Your own repository: {command} harvest contextual PATH -o RUN --policy explore --render markdown,messages"
     )
 
 
@@ -158,18 +159,18 @@ def build(folder: Path) -> tuple[Path, Path]:
             build_repository(unfinished, story)
             unfinished.replace(repository)
     except OSError as error:
-        raise UsageError(
-            f"The demo's repository cannot be written to {folder}: {error}. Choose another place with -o."
-        ) from error
+        raise UsageError(f"Cannot write the demo's repository: {error}. Choose another place with -o.") from error
     return repository, pulls
 
 
 def build_repository(path: Path, story: Story) -> dict[str, str]:
-    """Write the story as a bare repository; returns the object name of each step, the same on every machine."""
+    """Write the story as a bare repository; returns the name of each step, the same everywhere. Raises RunError."""
     from agentdata.harvest import git
 
     def run(*arguments: str) -> None:
-        subprocess.run(["git", *arguments], check=True, capture_output=True, env=git.environment())
+        done = subprocess.run(["git", *arguments], capture_output=True, env=git.environment())
+        if done.returncode != 0:
+            raise git.failure(path, done.stderr)
 
     run("init", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main", str(path))
     run(f"--git-dir={path}", "config", "remote.origin.url", f"https://forge.example/{story.repository}.git")
@@ -184,9 +185,7 @@ def build_repository(path: Path, story: Story) -> dict[str, str]:
     with importer:
         names = _import(story, importer.stdin, importer.stdout)
     if importer.returncode != 0:
-        raise RunError(
-            f"git fast-import ended with status {importer.returncode} while it wrote {path}: see its words above."
-        )
+        raise RunError(f"git fast-import ended with status {importer.returncode} while it wrote {path}: see above.")
     return names
 
 
