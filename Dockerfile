@@ -10,5 +10,6 @@ RUN pip install --no-cache-dir /src && rm -rf /src
 
 RUN useradd --create-home agentdata && install --directory --owner=agentdata /data
 USER agentdata
+ENV AGENTDATA_CACHE=/data/cache
 WORKDIR /data
 ENTRYPOINT ["agentdata"]
