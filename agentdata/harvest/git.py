@@ -196,6 +196,10 @@ class Repository:
                 _end(process)
         self._contents = self._sizes = None
 
+    def __del__(self) -> None:
+        # A worker lets go of its repository when it comes to another one.
+        self.close()
+
     # Objects
 
     def read(self, oid: str) -> bytes:

@@ -43,6 +43,9 @@ class PullTexts:
     def close(self) -> None:
         self._database.close()
 
+    def __del__(self) -> None:
+        self.close()
+
     def _row(self, kind: str, repo: str, number: int) -> Row | None:
         found = self._database.execute(
             "select row from texts where repo = ? and kind = ? and number = ?", (repo.lower(), kind, number)

@@ -310,6 +310,7 @@ def _harvest(jobs: Sequence[HarvestJob], workers: int, executor: Executor) -> No
     with Progress("harvesting", total, done=total - left, unit="changes") as progress:
         for finished in run_jobs(owed, harvest_unit, workers=workers, executor=executor):
             progress.advance(finished["landings"], samples=finished["samples"])
+    _desk.cache_clear()
 
 
 def harvest_unit(job: HarvestJob) -> Counter[str]:
