@@ -54,6 +54,7 @@ class Trees:
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
         self._entries: Cache[str, dict[bytes, Entry]] = Cache(MOST_ENTRIES)
+        self._names: Cache[str, tuple[tuple[bytes, str], ...]] = Cache(MOST_ENTRIES)
         self._files: Cache[Below, Files] = Cache(MOST_ENTRIES)
         self._weights: Cache[Below, tuple[int, int]] = Cache(MOST_SUMS)
         self._sizes: Cache[str, int] = Cache(MOST_SUMS)
@@ -84,13 +85,20 @@ class Trees:
     def listing(self, tree: str, depth: int, prefix: bytes = b"./") -> list[bytes]:
         """What `find . -mindepth 1 -maxdepth DEPTH -not -path '*/.*'` prints in a clean checkout, unsorted."""
         paths = []
-        for name, entry in self.entries(tree).items():
-            if name.startswith(b"."):
-                continue
+        for name, below in self._visible(tree):
             paths.append(prefix + name)
-            if entry.mode == DIRECTORY and depth > 1:
-                paths += self.listing(entry.oid, depth - 1, prefix + name + b"/")
+            if below and depth > 1:
+                paths += self.listing(below, depth - 1, prefix + name + b"/")
         return paths
+
+    def _visible(self, tree: str) -> tuple[tuple[bytes, str], ...]:
+        """Names in a tree that do not begin with a dot, with the tree below each directory."""
+        known = self._names.get(tree)
+        if known is None:
+            entries = self.entries(tree).values()
+            names = [(one.name, one.oid if one.mode == DIRECTORY else "") for one in entries if one.name[:1] != b"."]
+            known = self._names.put(tree, tuple(names), len(names))
+        return known
 
     def files(self, tree: str, suffixes: tuple[str, ...]) -> Files:
         """Regular files below a tree whose names end in one of the suffixes."""
