@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import typing
 from collections import Counter
 from collections.abc import Iterator
@@ -121,7 +122,8 @@ class ShardWriter:
 
 
 def _unfinished(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
+    # Two machines that share a directory may write the same shard: each has a name of its own until it is whole.
+    return path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.tmp")
 
 
 class UnitOutput:

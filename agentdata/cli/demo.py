@@ -5,13 +5,10 @@ import subprocess
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from agentdata.errors import RunError, UsageError
 from agentdata.records import Record
-
-if TYPE_CHECKING:
-    from agentdata.records import ChatSample
 
 FOLDER = "demo-repository"
 """Stands beside the run and holds the repository and the texts of its pull requests."""
@@ -116,29 +113,13 @@ def run_demo(output: Path) -> None:
     report(output, harvest(output, [RepoSource(name="", location=str(repository))], recipe, options))
     sample = next(row for row in read_table(output, "messages", ChatSample) if row.number == SHOWN)
     print(f"\nPull request {SHOWN}, told as the work of an agent:\n")
-    if sys.stdout.isatty():
-        show_sample(output, sample.id, rendering="messages")
-    else:
-        show_marked(sample)
+    show_sample(output, sample.id, rendering="messages")
     command = "agentdata" if shutil.which("agentdata") else sys.argv[0]
     print(
         f"Prove it again:      {command} check {output} --share 1\n"
         f"Another layout:      {command} show {output} {sample.change_id} --render markdown\n"
         f"Your own repository: {command} harvest contextual PATH -o RUN --policy explore --render markdown,messages"
     )
-
-
-def show_marked(sample: "ChatSample") -> None:
-    """Print a sample with a bar beside each trained line, for where there are no colours."""
-    from agentdata.harvest.show import parts
-
-    print(
-        f"{sample.repo} #{sample.number}, {sample.tokens:,} tokens, {sample.trained_tokens:,} trained (marked with |)\n"
-    )
-    for text, train in parts(sample):
-        for line in text.splitlines():
-            print(("| " if train else "  ") + line if line else "|" * train)
-    print()
 
 
 def build(folder: Path) -> tuple[Path, Path]:

@@ -66,7 +66,7 @@ def contextual(
     mask: str = typer.Option("", "--mask", help="What is trained: all or actions-only."),
     languages: str = typer.Option("", "--languages", help="Names with commas, or general for all."),
     tokenizer: str = typer.Option("", "--tokenizer", help="tokenizer.json, directory or Hub id that counts tokens."),
-    seed: int = typer.Option(-1, "--seed", help="Seed of the explore policy."),
+    seed: int | None = typer.Option(None, "--seed", min=0, help="Seed of the explore policy."),
     branch: str = Branch,
     limit: int = Limit,
     pulls: str = Pulls,
@@ -84,7 +84,7 @@ def contextual(
         for key, value in (
             ("renderings", f"[{render}]" if render else ""),
             ("exploration.policy", policy),
-            ("exploration.seed", str(seed) if seed >= 0 else ""),
+            ("exploration.seed", str(seed) if seed is not None else ""),
             ("mask", mask),
             ("languages", f"[{languages}]" if languages else ""),
             ("tokenizer", tokenizer),
@@ -158,21 +158,18 @@ def report(run: Path, outcome: "Outcome") -> None:
         print(f"This share is done; other shares of {run} are still owed.")
         return
     counts = {count.name: count.count for count in manifest.counts}
-    print(
-        f"{run}: {counts.get('landings', 0):,} landings of {counts.get('sources', 0):,} repositories, {counts.get('changes', 0):,} changes"
-    )
-    for count in manifest.tokens:
-        if "/" not in count.name:
-            rows = counts.get(f"samples/{count.name}", 0)
-            print(f"  {count.name}: {rows:,} samples, {count.count:,} tokens")
+    landings, changes = counts.get("landings", 0), counts.get("changes", 0)
+    print(f"{run}: {landings:,} landings, {changes:,} changes, {counts.get('traces', 0):,} proved")
+    tokens = [count for count in manifest.tokens if "/" not in count.name]
+    for count in tokens:
+        print(f"  {count.name}: {counts.get(f'samples/{count.name}', 0):,} samples, {count.count:,} tokens")
     for count in manifest.rejections:
         print(f"  dropped {count.count:,}: {count.name}")
-    first = next((count.name for count in manifest.tokens if "/" not in count.name), "")
+    first = tokens[0].name if tokens else ""
     if first:
         print(f'\nLook:  agentdata show {run}\nLoad:  datasets.load_dataset("{run}", "{first}")')
     elif not counts.get("changes"):
         print("Nothing was harvested; the reasons are above and in the table `rejected`.")
     if outcome.failures:
-        raise RunError(
-            f"{len(outcome.failures)} of {len(outcome.failures) + counts.get('sources', 0)} repositories failed; the same command tries them again."
-        )
+        total = len(outcome.failures) + counts.get("sources", 0)
+        raise RunError(f"{len(outcome.failures)} of {total} repositories failed; the same command tries them again.")

@@ -1,5 +1,6 @@
 """The `agentdata` command. Errors that a user is meant to read end here, as one sentence."""
 
+import os
 import signal
 import sys
 
@@ -37,10 +38,13 @@ def options(
 
 def main() -> None:
     """Entry point of the command."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(standalone_mode=True)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as in `agentdata show RUN | head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except AgentdataError as error:
         print(f"agentdata: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -33,6 +33,7 @@ from agentdata.records import (
 )
 from agentdata.shards import arrow_schema, read_manifest, read_table
 
+NAMES = {"read": "reads", "edit": "edits", "search": "searches", "list": "listings"}
 TABLES: dict[str, type[Record]] = {
     "sources": HarvestedSource,
     "landings": Landing,
@@ -53,7 +54,8 @@ def check_run(run: Path, *, share: float) -> None:
     if not faults:
         checked = Counter[str]()
         found = list(check_proofs(run, share, checked))
-        print(", ".join(f"{count:,} {name}" for name, count in checked.items()) + f": {len(found) or 'no'} faults")
+        if checked:
+            print(", ".join(f"{count:,} {name}" for name, count in checked.items()) + f": {len(found) or 'no'} faults")
     faults += found
     for fault in faults[:20]:
         print(f"  {fault}")
@@ -121,7 +123,7 @@ def prove_again(trace: Trace, git_dir: Path, checked: Counter[str]) -> None:
         workspace = Workspace(snapshot)
         for event in trace.events:
             if event.kind in ("read", "edit", "search", "list"):
-                checked[f"{event.kind}s"] += 1
+                checked[NAMES[event.kind]] += 1
             if event.kind == "read":
                 workspace.check_read(event)
             elif event.kind == "edit":

@@ -37,6 +37,8 @@ QUOTE_BYTES = {
     0x22: '\\"',
     0x5C: "\\\\",
 }
+FEW_FILES = 3
+"""A term in no more files than this is worth a search however few files there are."""
 JOIN_READS = 10
 """Ranges with at most this many lines between them are read as one."""
 MOST_LINE = 1000
@@ -154,6 +156,8 @@ class Explorer:
                 break
             try:
                 containing = self.trees.containing(blobs, term.encode())
+                if len(containing) > min(self.options.most_hit_files, max(len(blobs) // 2, FEW_FILES)):
+                    continue
                 found = self._found(change, term, containing, directory, suffixes, touched, done)
             except ObjectError:
                 continue  # A blob of an untouched file is not in this clone: what cannot be searched is not searched.
@@ -188,7 +192,7 @@ class Explorer:
     ) -> list[Event]:
         """A search that finds something the change touches, and a plausible wrong file opened after it."""
         paths = [decode(path)[0] for path, _ in containing]
-        if not touched.intersection(paths) or len(paths) > self.options.most_hit_files:
+        if not touched.intersection(paths):
             return []
         most = self.options.most_hits
         hits = self.trees.hits(containing, term.encode(), most)

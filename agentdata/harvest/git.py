@@ -16,10 +16,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from agentdata.errors import ObjectError, SourceError
+from agentdata.errors import ObjectError, SourceError, UsageError
 from agentdata.harvest.caches import Cache
 from agentdata.records import Encoding
 
+OLDEST = (2, 34)
 HARDENED = {
     "safe.directory": "*",
     "core.bare": "true",
@@ -64,6 +65,17 @@ def environment() -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": "none",
     }
+
+
+def require() -> None:
+    """Raise UsageError unless a git that is new enough is there."""
+    try:
+        words = subprocess.run(["git", "--version"], capture_output=True, check=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UsageError(f"git does not run ({error}): install git {OLDEST[0]}.{OLDEST[1]} or newer.") from error
+    found = re.search(r"(\d+)\.(\d+)", words)
+    if found and (int(found[1]), int(found[2])) < OLDEST:
+        raise UsageError(f"{words.strip()} is too old: install git {OLDEST[0]}.{OLDEST[1]} or newer.")
 
 
 def command(git_dir: Path, *arguments: str) -> list[str]:

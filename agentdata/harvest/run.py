@@ -10,6 +10,7 @@ RUN/manifest.json        written last: shards, sums, counts
 import fcntl
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -121,13 +122,23 @@ def harvest(
     share: (i, n) does every n-th unit beginning with the i-th, so that n machines can work on one directory; whoever
     finishes the last unit writes the manifest. Raises UsageError and RunError.
     """
+    git.require()
     with _locked(run, share):
-        _settle_configuration(run, sources, recipe, options)
+        begun = _settle_configuration(run, sources, recipe, options)
         if share == (1, 1):
             remove_unfinished(run)
         if options.pulls and not (run / PULLS_INDEX).exists():
             _index_pulls(run, Path(options.pulls))
         planned, failures = _plan(run, sources, recipe, options, workers, executor)
+        if not planned and begun:
+            # Nothing was opened, most often for a misspelt path: leave the directory to a corrected command.
+            (run / "config.json").unlink()
+            (run / PULLS_INDEX).unlink(missing_ok=True)
+        if not planned:
+            first = failures[0].error
+            raise RunError(
+                f"None of the {len(sources)} repositories can be opened. {first}" if len(sources) > 1 else str(first)
+            )
         jobs = list(_jobs(run, planned, recipe, options))
         _harvest(jobs[share[0] - 1 :: share[1]], workers, executor)
         if any(not marker_path(run, job.unit).exists() for job in jobs):
@@ -155,8 +166,8 @@ def _locked(run: Path, share: tuple[int, int]) -> Iterator[None]:
 
 def _settle_configuration(
     run: Path, sources: Sequence[RepoSource], recipe: HarvestRecipe, options: HarvestOptions
-) -> None:
-    """Write what was asked for, or refuse to continue a run that was asked for something else."""
+) -> bool:
+    """Write what was asked for and return true, or refuse to continue a run that was asked for something else."""
     wanted = json.loads(json.dumps(_configuration(sources, recipe, options)))
     path = run / "config.json"
     if not path.exists():
@@ -166,7 +177,7 @@ def _settle_configuration(
                 f"{run} is not empty ({others[0]} is there) and holds no run: choose a new directory with -o."
             )
         write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
-        return
+        return True
     have = json.loads(path.read_text(encoding="utf-8"))
     if have != wanted:
         key, old, new = next(_differences(have, wanted, ""))
@@ -174,6 +185,7 @@ def _settle_configuration(
             f"{run} was begun with another configuration: {key} was {old!r} and is now {new!r}. Use the old value to "
             "continue it, or another -o to begin anew."
         )
+    return False
 
 
 def _configuration(sources: Sequence[RepoSource], recipe: HarvestRecipe, options: HarvestOptions) -> dict[str, object]:
@@ -189,12 +201,16 @@ def _differences(old: object, new: object, key: str) -> Iterator[tuple[str, obje
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif isinstance(old, list) and isinstance(new, list) and key == "sources":
+        places = [[str(source["location"]) for source in sources] for sources in (old, new)]
+        if old != new:
+            yield key, ", ".join(places[0]), ", ".join(places[1])
     elif old != new:
         yield key, old, new
 
 
 def _index_pulls(run: Path, pulls: Path) -> None:
-    unfinished = run / f"{PULLS_INDEX}.tmp"
+    unfinished = run / f"{PULLS_INDEX}.{os.getpid()}.tmp"
     build_index(pulls, unfinished)
     unfinished.replace(run / PULLS_INDEX)
 

@@ -1,6 +1,7 @@
 """A sample as a person would read it."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def show_sample(run: Path, wanted: str = "", *, rendering: str = "", colours: bo
     from rich.text import Text
 
     sample = find_sample(run, wanted, rendering)
+    colours = colours and sys.stdout.isatty()
     console = Console(no_color=not colours, highlight=False, soft_wrap=True)
     console.print(
         Text(f"{sample.repo} · {sample.rendering} · sample {sample.id} · change {sample.change_id}", style="bold")
@@ -27,10 +29,28 @@ def show_sample(run: Path, wanted: str = "", *, rendering: str = "", colours: bo
         f"{sample.licence or 'unknown'} · {len(sample.proof.files)} files, {sample.proof.edits} edits, "
         f"{sample.proof.reads} reads proved"
     )
-    console.print(Text("trained", style=TRAINED) + Text(" · ") + Text("not trained", style=UNTRAINED) + "\n")
-    for text, train in parts(sample):
-        console.print(Text(text, style=TRAINED if train else UNTRAINED), end="")
+    if colours:
+        console.print(Text("trained", style=TRAINED) + Text(" · ") + Text("not trained", style=UNTRAINED) + "\n")
+        for text, train in parts(sample):
+            console.print(Text(text, style=TRAINED if train else UNTRAINED), end="")
+    else:
+        print("| trained\n")
+        for line in marked(sample):
+            print(line)
     console.print()
+
+
+def marked(sample: Sample) -> Iterator[str]:
+    """The lines of a sample, with a bar beside each that holds something trained."""
+    line, trains = "", False
+    for text, train in parts(sample):
+        *whole, rest = text.split("\n")
+        for part in whole:
+            yield f"{'|' if trains or train else ' '} {line}{part}".rstrip()
+            line, trains = "", False
+        line, trains = line + rest, trains or (train and rest != "")
+    if line:
+        yield f"{'|' if trains else ' '} {line}"
 
 
 def parts(sample: Sample) -> Iterator[tuple[str, bool]]:

@@ -46,7 +46,8 @@ def expand(arguments: Sequence[str]) -> list[RepoSource]:
 
 def key_of(source: RepoSource) -> str:
     """A name for the files of a source: readable, and the same whenever the same location is given."""
-    readable = re.sub(r"[^A-Za-z0-9.]+", "-", source.name or source.location).strip("-.")[-40:]
+    last = "/".join(source.location.rstrip("/").split("/")[-2:])
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", source.name or last).strip("-.")[-60:]
     return f"{readable}-{hashlib.sha256(source.location.encode()).hexdigest()[:8]}".lower()
 
 
