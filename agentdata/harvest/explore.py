@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{3,60}")
 TELLING = re.compile(r"_|[a-z][A-Z]|\d")
 """Marks that tell an identifier from an English word."""
+UNTELLING = re.compile(r"__\w+__|main|test|self|this|true|false|null|none", re.IGNORECASE)
+"""Names that are everywhere."""
 QUOTED = re.compile(r"`([^`\n]{4,80})`")
 QUOTE_BYTES = {
     0x07: "\\a",
@@ -178,7 +180,7 @@ class Explorer:
             for spot in spots(runs.get(source.path, ())):
                 enclosing = self._enclosing(source, files[source.path], spot)
                 changed += [symbol.name for symbol in enclosing if IDENTIFIER.fullmatch(symbol.name)]
-        return list(dict.fromkeys([*quoted, *written, *changed]))
+        return [term for term in dict.fromkeys([*quoted, *written, *changed]) if not UNTELLING.fullmatch(term)]
 
     def _found(
         self,
@@ -191,19 +193,16 @@ class Explorer:
         turn: int,
     ) -> list[Event]:
         """A search that finds something the change touches, and a plausible wrong file opened after it."""
-        paths = [decode(path)[0] for path, _ in containing]
-        if not touched.intersection(paths):
-            return []
         most = self.options.most_hits
         hits = self.trees.hits(containing, term.encode(), most)
-        if any(len(hit.text) > MOST_LINE for hit in hits):
+        paths = {decode(hit.path)[0] for hit in hits}
+        if not touched & paths or any(len(hit.text) > MOST_LINE for hit in hits):
             return []
         lines = [quote_path(hit.path).encode() + b":%d:" % hit.line + hit.text + b"\n" for hit in hits]
         patterns = " ".join(shlex.quote(f"{decode(directory)[0]}*{suffix}") for suffix in suffixes)
         command = f"git grep -n -I -w {shlex.quote(term)} -- {patterns} | head -n {most}"
         events = [Event(kind="search", command=command, text=shown(b"".join(lines)))]
-        wrong = sorted({decode(hit.path)[0] for hit in hits} - touched)
-        wrong = [path for path in wrong if filters.role_of(path, self.recipe.languages) == "source"]
+        wrong = [path for path in sorted(paths - touched) if filters.role_of(path, self.recipe.languages) == "source"]
         if not wrong or turn >= self.options.wrong_files:
             return events
         path = wrong[_draw(f"{self.options.seed} {change.id} {term}") % len(wrong)]

@@ -32,7 +32,10 @@ MERGE_NUMBER = re.compile(
     rb"|^See merge request \S*!(\d+)",  # GitLab, in the body
     re.MULTILINE,
 )
-BRANCH_NAMES = rb"main|master|trunk|develop|development|dev|next|stable|staging|production|maint|release|(?:rel_?|release[-/_]?|v|maint[-/_]?|stable[-/_]?)?\d+(?:[._]\w+)*"
+BRANCH_NAMES = (
+    rb"main|master|trunk|develop|development|dev|next|stable|staging|production|maint|release"
+    rb"|(?:rel_?|release[-/_]?|v|maint[-/_]?|stable[-/_]?)?\d+(?:[._]\w+)*"
+)
 SYNC = re.compile(
     rb"^Merge (?:(?:remote(?:-tracking)?[ -])?branch(?:es)? |tag |commit )?'?(?:remotes/)?(?:[\w.-]+/)?(?:"
     + BRANCH_NAMES

@@ -172,8 +172,8 @@ def _check_promised(git_dir: Path, head: str) -> None:
     if re.search(rb"^\?", listed, re.MULTILINE):
         raise SourceError(
             "partial-clone",
-            f"{git_dir} is a partial clone whose objects are still at its remote: run `git fetch --refetch --filter=blob:limit=1g` "
-            "in it, or clone it whole.",
+            f"{git_dir} is a partial clone whose objects are still at its remote: "
+            "run `git fetch --refetch --filter=blob:limit=1g` in it, or clone it whole.",
         )
 
 

@@ -14,7 +14,8 @@ TRAILER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 CI_MARK = re.compile(
-    r"[ \t]*(?:\[(?:skip[ -](?:ci|actions|travis|appveyor|azp|docs|cd|tests?)|(?:ci|actions|travis|appveyor|azp)[ -]skip|no[ -]ci)\]"
+    r"[ \t]*(?:\[(?:skip[ -](?:ci|actions|travis|appveyor|azp|docs|cd|tests?)"
+    r"|(?:ci|actions|travis|appveyor|azp)[ -]skip|no[ -]ci)\]"
     r"|\*\*\*NO_CI\*\*\*)",
     re.IGNORECASE,
 )
