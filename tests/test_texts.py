@@ -77,6 +77,8 @@ def test_a_message_is_split_at_its_first_line() -> None:
         ("Merged in b (pull request #7)\n\nThe title\n\nThe body", "The title", "The body"),
         ('Merge "The title" into main', "The title", ""),
         ("Merge pull request #12 in P/r from b to main\n\n* commit 'abc':\n  The first", "First subject", "First body"),
+        ("Pull request #20: The title\n\nMerge in P/r from b to main\n\n* commit 'abc':\n  The first", "The title", ""),
+        ("Merged PR 21: The title\n\nThe body", "The title", "The body"),
         ("Merge branch 'b'", "First subject", "First body"),
         ("Land the branch\n\nWith words", "Land the branch", "With words"),
     ],
