@@ -99,7 +99,9 @@ class History:
             for path, (mode, content) in state.items():
                 lines.append(f"M {mode} inline {path}\n".encode() + b"data %d\n" % len(content) + content + b"\n")
         self.time += 60
-        lines.append(_stamped("refs/heads/main", len(states) + 1, self.time, "Merge pull request #1 from a/branch\n\nThe title"))
+        lines.append(
+            _stamped("refs/heads/main", len(states) + 1, self.time, "Merge pull request #1 from a/branch\n\nThe title")
+        )
         lines.append(b"from :1\nmerge :%d\ndeleteall\n" % len(states))
         for path, (mode, content) in states[-1].items():
             lines.append(f"M {mode} inline {path}\n".encode() + b"data %d\n" % len(content) + content + b"\n")
@@ -118,4 +120,6 @@ def _stamped(ref: str, mark: int, time: int, message: str) -> bytes:
 
 def numbered(name: str, count: int, start: int = 0) -> str:
     """A Python file of small distinct functions."""
-    return "".join(f"def {name}_{place}(value):\n    return value + {place}\n\n\n" for place in range(start, start + count))
+    return "".join(
+        f"def {name}_{place}(value):\n    return value + {place}\n\n\n" for place in range(start, start + count)
+    )

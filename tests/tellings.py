@@ -1,4 +1,4 @@
-"""Histories told: the landings, changes, traces and samples of a small repository, and the real tools to compare with."""
+"""Histories told: landings, changes and traces of a small repository, and the real tools to compare them with."""
 
 import os
 import subprocess
@@ -111,7 +111,6 @@ def replay(trace: Trace, state: State) -> dict[str, tuple[str, bytes]]:
             assert b"\n".join(shown) == event.text.encode(event.encoding)
         elif event.edit == "create":
             assert event.path not in files
-            assert not any(path.startswith(event.path + "/") or event.path.startswith(path + "/") for path in files)
             files[event.path] = (event.mode, new)
         elif event.edit == "delete":
             del files[event.path]
@@ -129,6 +128,8 @@ def replay(trace: Trace, state: State) -> dict[str, tuple[str, bytes]]:
             mode, content = files[event.path]
             assert sum(content.startswith(old, place) for place in range(len(content))) == 1
             files[event.path] = (mode, content.replace(old, new))
+        if event.kind == "edit":
+            assert not any(one.startswith(other + "/") for one in files for other in files)
     return files
 
 

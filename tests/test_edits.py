@@ -8,10 +8,22 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from agentdata import editor
-from agentdata.harvest.edits import PatchError, Place, Run, Unfit, apply_runs, join_runs, line_offsets, make_edits, parse_runs
+from agentdata.harvest.edits import (
+    PatchError,
+    Place,
+    Run,
+    Unfit,
+    apply_runs,
+    join_runs,
+    line_offsets,
+    make_edits,
+    parse_runs,
+)
 
 HEADER = "diff --git a/f b/f\n--- a/f\n+++ b/f\n"
-LINE = st.sampled_from(["a", "b", "", " ", "-", "+", "--- a", "+++ b", "@@ -1 +1 @@", "\\ No", "x\x0by", "\x0c", "\u2028", "é"])
+LINE = st.sampled_from(
+    ["a", "b", "", " ", "-", "+", "--- a", "+++ b", "@@ -1 +1 @@", "\\ No", "x\x0by", "\x0c", "\u2028", "é"]
+)
 TEXT = st.builds(
     lambda lines, ends, last: "".join(line + end for line, end in zip(lines, ends, strict=False)) + last,
     st.lists(LINE, max_size=14),

@@ -104,7 +104,11 @@ def test_modes_before_and_after_are_both_looked_at() -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"a\0b", "binary"), (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "lfs-pointer"), (b"\xff\xfe", "")],
+    [
+        (b"a\0b", "binary"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "lfs-pointer"),
+        (b"\xff\xfe", ""),
+    ],
 )
 def test_the_reason_from_content(content: bytes, reason: str) -> None:
     assert by_content(content) == reason

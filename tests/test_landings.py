@@ -55,7 +55,12 @@ def test_a_merge_is_one_landing_with_the_number_its_message_tells(begun: History
     landed = begun.merge("topic", message)
     (landing,) = landings(begun)[1:]
     assert (landing.kind, landing.number, landing.commits) == ("merge", number, tuple(commits))
-    assert (landing.snapshot, landing.head, landing.landed, landing.landed_parent) == (snapshot, commits[-1], landed, snapshot)
+    assert (landing.snapshot, landing.head, landing.landed, landing.landed_parent) == (
+        snapshot,
+        commits[-1],
+        landed,
+        snapshot,
+    )
 
 
 def test_a_merge_takes_its_number_from_the_ref_of_its_branch(begun: History) -> None:
@@ -221,7 +226,10 @@ def test_a_foxtrot_merge_brings_the_mainline_change_by_change(begun: History) ->
     begun.switch("local")
     begun.merge("main", "Merge branch 'main' of https://example.com/owner/name")
     found = landings(begun)[1:]
-    assert [(one.kind, one.number, one.head) for one in found if one.kind == "plain"] == [("plain", 0, mine), ("plain", 0, theirs)]
+    assert [(one.kind, one.number, one.head) for one in found if one.kind == "plain"] == [
+        ("plain", 0, mine),
+        ("plain", 0, theirs),
+    ]
     assert [one.number for one in found if one.kind == "merge"] == [78]
 
 
@@ -260,7 +268,9 @@ def test_a_merge_of_what_is_already_there_is_no_landing(begun: History) -> None:
     tip = begun.head()
     begun.commit("Next", {"b.py": "1\n"})
     tree = begun.git("rev-parse", "HEAD^{tree}")
-    begun.git("reset", "-q", "--hard", begun.git("commit-tree", "-p", "HEAD", "-p", tip, "-m", "Merge old things", tree))
+    begun.git(
+        "reset", "-q", "--hard", begun.git("commit-tree", "-p", "HEAD", "-p", tip, "-m", "Merge old things", tree)
+    )
     assert brief(begun) == [("plain", 0, 1)]
 
 

@@ -31,7 +31,9 @@ SOFTWARE.
 APACHE = (Path(__file__).parent.parent / "LICENSE").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [b"LICENSE", b"LICENCE.txt", b"License.md", b"COPYING", b"UNLICENSE", b"LICENSE-MIT", b"copyright"])
+@pytest.mark.parametrize(
+    "name", [b"LICENSE", b"LICENCE.txt", b"License.md", b"COPYING", b"UNLICENSE", b"LICENSE-MIT", b"copyright"]
+)
 def test_a_licence_file_is_known_by_its_name(name: bytes) -> None:
     assert is_licence_file(name)
 

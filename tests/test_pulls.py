@@ -22,8 +22,13 @@ PULL: dict[str, Any] = {
         {"user": {"login": "cy"}, "body": "First", "submitted_at": "2020-01-01T00:00:00Z"},
         {"user": {"login": "cy"}, "body": "", "submitted_at": "2020-01-01T00:00:00Z"},
     ],
-    "review_comments": [{"user": {"login": "di"}, "body": "Third", "created_at": "2020-01-03T00:00:00Z", "path": "a.py"}],
-    "closing_issues": [{"number": 3, "title": "It fails", "body": "Always", "comments": [{"body": "Me too", "author": "ed"}]}, 4],
+    "review_comments": [
+        {"user": {"login": "di"}, "body": "Third", "created_at": "2020-01-03T00:00:00Z", "path": "a.py"}
+    ],
+    "closing_issues": [
+        {"number": 3, "title": "It fails", "body": "Always", "comments": [{"body": "Me too", "author": "ed"}]},
+        4,
+    ],
 }
 ISSUE: dict[str, Any] = {
     "number": 4,
@@ -52,7 +57,11 @@ def test_a_pull_request_is_joined_with_its_conversation_in_time(tmp_path: Path, 
     text = pulls.pull("owner/name", 7)
     pulls.close()
     assert (text.title, text.body, text.closes) == ("Repair the parser", "It failed.", (3,))
-    assert [(one.author, one.body, one.path) for one in text.comments] == [("cy", "First", ""), ("ben", "Second", ""), ("di", "Third", "a.py")]
+    assert [(one.author, one.body, one.path) for one in text.comments] == [
+        ("cy", "First", ""),
+        ("ben", "Second", ""),
+        ("di", "Third", "a.py"),
+    ]
     assert text.trailers == 2
 
 

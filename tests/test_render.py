@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,23 +20,44 @@ from tests.tellings import Told, recipe, tell
 RENDERINGS: tuple[Rendering, ...] = ("markdown", "xml", "messages")
 FENCED = 'TEXT = """\n```python\nx\n```\n````\n"""\n'
 ROWS = (
-    {"repo": "owner/name", "number": 3, "title": "It <breaks>", "body": 'When "run" & so on.', "comments": [{"body": "Yes", "user": {"login": "ben"}}]},
-    {"repo": "owner/name", "number": 1, "title": "The title", "body": "Fixes #3", "merged_at": "x", "reviews": [{"body": "Fine", "path": "a.py"}]},
+    {
+        "repo": "owner/name",
+        "number": 3,
+        "title": "It <breaks>",
+        "body": 'When "run" & so on.',
+        "comments": [{"body": "Yes", "user": {"login": "ben"}}],
+    },
+    {
+        "repo": "owner/name",
+        "number": 1,
+        "title": "Change `target_1`",
+        "body": "Fixes #3",
+        "merged_at": "x",
+        "reviews": [{"body": "Fine", "path": "a.py"}],
+    },
 )
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """A pull request that does everything: searches, reads, replaces, inserts, creates, moves, deletes, changes modes."""
+    """A pull request that does everything: searches, reads, and every kind of edit."""
     base = tmp_path_factory.mktemp("render")
     history = History(base / "repository")
     text = numbered("target", 9)
     history.commit(
         "Before",
-        {"a.py": text, "b.py": "import a\na.target_1(0)\n", "move.py": numbered("move", 9), "gone.py": "1\n", "fences.py": FENCED},
+        {
+            "a.py": text,
+            "b.py": "import a\na.target_1(0)\n",
+            "move.py": numbered("move", 9),
+            "gone.py": "1\n",
+            "fences.py": FENCED,
+        },
     )
     history.branch("topic")
-    history.commit("One", {"a.py": text.replace("value + 5", "value - 5"), "fences.py": FENCED + "```\n", "gone.py": None})
+    history.commit(
+        "One", {"a.py": text.replace("value + 5", "value - 5"), "fences.py": FENCED + "```\n", "gone.py": None}
+    )
     (history.path / "move.py").rename(history.path / "moved.py")
     history.write({"new.py": "print('''\n`````\n''')"})
     (history.path / "new.py").chmod(0o755)
@@ -47,7 +69,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     pulls = PullTexts(base / "pulls.sqlite")
     found = tell(history.path, "exploration.policy=explore", pulls=pulls, last=1)
     pulls.close()
-    assert {event.edit for event in found.traces[0].events} == {"", "str_replace", "insert", "create", "delete", "rename", "chmod"}
+    assert {event.edit for event in found.traces[0].events} == {
+        "",
+        "str_replace",
+        "insert",
+        "create",
+        "delete",
+        "rename",
+        "chmod",
+    }
     return found
 
 
@@ -110,7 +140,13 @@ def test_all_is_trained_by_default(told: Told) -> None:
 def test_actions_only_trains_what_the_agent_writes(told: Told, rendering: Rendering) -> None:
     sample = text_of(told, rendering, "mask=actions-only")
     assert {segment.kind for segment in sample.segments if segment.train} == {"think", "edit", "command"}
-    assert {segment.kind for segment in sample.segments if not segment.train} == {"context", "issue", "list", "search", "read"}
+    assert {segment.kind for segment in sample.segments if not segment.train} == {
+        "context",
+        "issue",
+        "list",
+        "search",
+        "read",
+    }
     assert 0 < sample.trained_tokens < sample.tokens
 
 
@@ -159,7 +195,18 @@ def test_xml_attributes_are_escaped_and_contents_are_not(told: Told) -> None:
 
 def test_xml_tags_are_balanced(told: Told) -> None:
     text = text_of(told, "xml").text
-    for tag in ("repository", "listing", "issue", "pull_request", "comment", "review", "search", "file", "thought", "commit"):
+    for tag in (
+        "repository",
+        "listing",
+        "issue",
+        "pull_request",
+        "comment",
+        "review",
+        "search",
+        "file",
+        "thought",
+        "commit",
+    ):
         assert len(re.findall(rf"^<{tag}[ >]", text, re.MULTILINE)) == text.count(f"</{tag}>") > 0, tag
 
 
@@ -179,7 +226,7 @@ def test_messages_alternate_between_calls_and_answers(told: Told) -> None:
 
 def test_each_tool_message_answers_the_call_before_it(told: Told) -> None:
     messages = chat_of(told).messages
-    for before, message in zip(messages, messages[1:], strict=False):
+    for before, message in pairwise(messages):
         if message.role == "tool":
             assert [call.id for call in before.tool_calls] == [message.tool_call_id]
 
@@ -223,7 +270,8 @@ TEMPLATE = """{%- if tools %}<|tools|>{% for tool in tools %}{{ tool | tojson }}
 {% endfor %}{% endif %}
 {%- for message in messages %}
 {%- if message.role == 'assistant' %}<|assistant|>{{ message.content }}
-{%- for call in message.tool_calls %}<call>{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}</call>{% endfor %}<|end|>
+{%- for call in message.tool_calls %}<call>{{ call.function.name }}
+{{ call.function.arguments }}</call>{% endfor %}<|end|>
 {%- elif message.role == 'tool' %}<|tool|>{{ message.content }}<|end|>
 {%- else %}<|{{ message.role }}|>{{ message.content }}<|end|>
 {%- endif %}
@@ -274,7 +322,10 @@ def test_the_estimate_counts_bytes(told: Told) -> None:
 
 
 def test_a_tokenizer_from_a_file_counts_its_tokens(tmp_path: Path) -> None:
-    vocabulary = {"model": {"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"}, "pre_tokenizer": {"type": "Whitespace"}}
+    vocabulary = {
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "[UNK]": 1}, "unk_token": "[UNK]"},
+        "pre_tokenizer": {"type": "Whitespace"},
+    }
     (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], **vocabulary}))
     count, _ = token_counter(str(tmp_path), 4.0)
     assert count("a b a a") == 4
@@ -283,4 +334,7 @@ def test_a_tokenizer_from_a_file_counts_its_tokens(tmp_path: Path) -> None:
 def test_an_event_that_prints_nothing_says_so() -> None:
     from agentdata.harvest.render import observation
 
-    assert observation(Event(kind="search", command="x")) == "Your command ran successfully and did not produce any output."
+    assert (
+        observation(Event(kind="search", command="x"))
+        == "Your command ran successfully and did not produce any output."
+    )

@@ -35,10 +35,12 @@ def edit(kind: str, path: str = "a", **fields: object) -> Event:
 
 def reason_of(state: dict[str, File], *events: Event) -> str:
     workspace = Workspace(state.get)
-    with pytest.raises(ReplayError) as caught:
+    try:
         for event in events:
             workspace.check_read(event) if event.kind == "read" else workspace.apply(event)
-    return caught.value.reason
+    except ReplayError as error:
+        return error.reason
+    return ""
 
 
 @pytest.mark.parametrize("object_format", ["sha1", "sha256"])
@@ -134,7 +136,7 @@ def test_a_file_that_stays_but_should_go_is_found_out() -> None:
 
 
 def test_a_touched_file_that_no_change_names_is_found_out() -> None:
-    with pytest.raises(ReplayError, match="^b ends"):
+    with pytest.raises(ReplayError, match=r"^b ends"):
         compare(files(b="z"), files(a="x", b="y").get, ())
 
 

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -38,7 +38,9 @@ from agentdata.shards import (
     write_whole,
 )
 
-ROWS = [RepoSource(name=f"owner/{number}", location="/x", stars=number, description="\u00e9\n\t") for number in range(100)]
+ROWS = [
+    RepoSource(name=f"owner/{number}", location="/x", stars=number, description="\u00e9\n\t") for number in range(100)
+]
 
 
 def write(run: Path, unit: str, rows: list[RepoSource]) -> None:
@@ -46,6 +48,12 @@ def write(run: Path, unit: str, rows: list[RepoSource]) -> None:
         for row in rows:
             output.write("sources", row)
             output.counts["sources"] += 1
+
+
+def write_from(run: Path, makers: list[Callable[[], RepoSource]]) -> None:
+    with UnitOutput(run, "one") as output:
+        for make in makers:
+            output.write("sources", make())
 
 
 def files(run: Path) -> list[str]:
@@ -76,7 +84,9 @@ def test_shards_have_the_same_schema_whatever_their_rows(tmp_path: Path) -> None
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
     for run in ("one", "two"):
         write(tmp_path / run, "unit", ROWS)
-    assert (tmp_path / "one/sources/part-unit.parquet").read_bytes() == (tmp_path / "two/sources/part-unit.parquet").read_bytes()
+    assert (tmp_path / "one/sources/part-unit.parquet").read_bytes() == (
+        tmp_path / "two/sources/part-unit.parquet"
+    ).read_bytes()
 
 
 def test_row_groups_end_where_they_are_told_to(tmp_path: Path) -> None:
@@ -93,7 +103,12 @@ def test_a_marker_names_shards_and_counts(tmp_path: Path) -> None:
     write(tmp_path, "one", ROWS)
     marker = json.loads(marker_path(tmp_path, "one").read_text())
     content = (tmp_path / "sources/part-one.parquet").read_bytes()
-    shard = {"path": "sources/part-one.parquet", "rows": 100, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    shard = {
+        "path": "sources/part-one.parquet",
+        "rows": 100,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
     assert marker == {"shards": [shard], "counts": {"sources": 100}}
 
 
@@ -106,9 +121,11 @@ def test_nothing_has_its_final_name_before_the_unit_ends(tmp_path: Path) -> None
 
 
 def test_a_unit_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), UnitOutput(tmp_path, "one") as output:
-        output.write("sources", ROWS[0])
+    def fail() -> RepoSource:
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_from(tmp_path, [lambda: ROWS[0], fail])
     assert files(tmp_path) == []
 
 
@@ -205,6 +222,6 @@ def test_an_open_shard_keeps_its_unfinished_name_until_it_is_published(tmp_path:
     writer = ShardWriter(tmp_path / "a.parquet", Shard)
     writer.write(Shard(path="x", rows=1, bytes=2, sha256="y"))
     digest = writer.finish()
-    assert os.listdir(tmp_path) == ["a.parquet.tmp"]
+    assert files(tmp_path) == ["a.parquet.tmp"]
     writer.publish()
     assert hashlib.sha256((tmp_path / "a.parquet").read_bytes()).hexdigest() == digest

@@ -33,7 +33,9 @@ def test_a_trailer_is_removed_and_counted(line: str) -> None:
     assert (cleaned.text, cleaned.trailers) == ("Subject\n\nBody stays.", 1)
 
 
-@pytest.mark.parametrize("line", ["Fixes: #12", "Note: this stays", "Reviewed the code by hand", "Tested on two machines"])
+@pytest.mark.parametrize(
+    "line", ["Fixes: #12", "Note: this stays", "Reviewed the code by hand", "Tested on two machines"]
+)
 def test_a_line_that_says_something_stays(line: str) -> None:
     assert clean(f"Subject\n\n{line}").text == f"Subject\n\n{line}"
 

@@ -85,13 +85,19 @@ def test_hits_stop_at_the_most_that_are_wanted(shared: History, trees: Trees) ->
     assert len(trees.hits(trees.files(root(trees, shared), (".py",)), b"word", 3)) == 3
 
 
-@pytest.mark.parametrize(("path", "found"), [(b"b/c/d.py", True), (b"b/c", True), (b"b/x.py", False), (b"a.py/x", False)])
+@pytest.mark.parametrize(
+    ("path", "found"), [(b"b/c/d.py", True), (b"b/c", True), (b"b/x.py", False), (b"a.py/x", False)]
+)
 def test_lookup_finds_what_is_there(shared: History, trees: Trees, path: bytes, found: bool) -> None:
     assert (trees.lookup(root(trees, shared), path) is not None) == found
 
 
 def test_weights_are_the_sizes_of_the_files(shared: History, trees: Trees) -> None:
-    sizes = [len(text.encode() if isinstance(text, str) else text or b"") for name, text in FILES.items() if name.endswith(".py")]
+    sizes = [
+        len(text.encode() if isinstance(text, str) else text or b"")
+        for name, text in FILES.items()
+        if name.endswith(".py")
+    ]
     assert trees.weigh(root(trees, shared), (".py",)) == (len(sizes), sum(sizes))
 
 
