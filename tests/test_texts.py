@@ -94,6 +94,20 @@ def test_a_squash_loses_its_number(mark: str) -> None:
     assert title_of("squash", f"The title {mark}\n\nThe body", "First") == ("The title", "The body")
 
 
+def test_a_squash_whose_title_begins_with_merge_keeps_it() -> None:
+    assert title_of("squash", "Merge two helpers (#12)\n\nThey did the same", "First") == (
+        "Merge two helpers",
+        "They did the same",
+    )
+
+
+def test_a_squash_of_bitbucket_takes_its_title_from_the_body() -> None:
+    assert title_of("squash", "Merged in b (pull request #7)\n\nThe title\n\nThe body", "First") == (
+        "The title",
+        "The body",
+    )
+
+
 def test_a_rebase_takes_the_words_of_its_first_commit() -> None:
     assert title_of("rebase", "Last", "First\n\nWhy") == ("First", "Why")
 
