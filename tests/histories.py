@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 AUTHOR = ("Ada Author", "ada@example.com")
@@ -83,10 +84,38 @@ class History:
         self.git("commit", "-q", "-m", message)
         return self.head()
 
+    def import_branch(self, states: Sequence[Mapping[str, tuple[str, bytes]]], messages: Sequence[str]) -> None:
+        """Write many commits at once: a first one, a branch of one commit per further state, and its merge as number 1.
+
+        Each state is a whole tree: path to (mode, content).
+        """
+        lines: list[bytes] = []
+        for number, (state, message) in enumerate(zip(states, messages, strict=True)):
+            self.time += 60
+            lines += [_stamped(f"refs/heads/{'branch' if number else 'main'}", number + 1, self.time, message)]
+            if number:
+                lines.append(b"from :%d\n" % number)
+            lines.append(b"deleteall\n")
+            for path, (mode, content) in state.items():
+                lines.append(f"M {mode} inline {path}\n".encode() + b"data %d\n" % len(content) + content + b"\n")
+        self.time += 60
+        lines.append(
+            _stamped("refs/heads/main", len(states) + 1, self.time, "Merge pull request #1 from a/branch\n\nThe title")
+        )
+        lines.append(b"from :1\nmerge :%d\ndeleteall\n" % len(states))
+        for path, (mode, content) in states[-1].items():
+            lines.append(f"M {mode} inline {path}\n".encode() + b"data %d\n" % len(content) + content + b"\n")
+        self.git("fast-import", "--quiet", stdin=b"".join(lines))
+
     def mirror(self, path: Path) -> Path:
         """A mirror clone with all refs."""
         subprocess.run(["git", "clone", "-q", "--mirror", str(self.path), str(path)], check=True, capture_output=True)
         return path
+
+
+def _stamped(ref: str, mark: int, time: int, message: str) -> bytes:
+    people = "".join(f"{role} Ada Author <ada@example.com> {time} +0000\n" for role in ("author", "committer"))
+    return f"commit {ref}\nmark :{mark}\n{people}data {len(message.encode())}\n{message}\n".encode()
 
 
 def numbered(name: str, count: int, start: int = 0) -> str:
