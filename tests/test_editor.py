@@ -63,28 +63,32 @@ def test_view_numbers_lines_like_cat() -> None:
 
 def test_replaced_shows_four_lines_on_each_side() -> None:
     after = LINES.replace("six", "SIX\nsix")
-    printed = editor.replaced("a", after, after.index("SIX"), "SIX\nsix")
+    printed = editor.replaced("a", after, after.index("SIX"), 6, "SIX\nsix")
     assert [line.split("\t")[1] for line in printed.split("\n")[1:-1]] == after.split("\n")[1:11]
 
 
 def test_replaced_at_the_top_begins_with_line_one() -> None:
-    assert "\n     1\tONE\n     2\ttwo\n" in editor.replaced("a", LINES.replace("one", "ONE"), 0, "ONE")
+    assert "\n     1\tONE\n     2\ttwo\n" in editor.replaced("a", LINES.replace("one", "ONE"), 0, 1, "ONE")
 
 
 def test_inserted_shows_four_lines_on_each_side() -> None:
     after = editor.insert(LINES, 5, "new")
-    printed = editor.inserted("a", after, 5, "new")
+    printed = editor.inserted("a", after, after.index("new"), 6, "new")
     assert [line.split("\t")[1] for line in printed.split("\n")[1:-1]] == after.split("\n")[1:10]
 
 
 def test_inserted_at_the_top_begins_with_line_one() -> None:
-    assert "\n     1\tnew\n     2\tone\n" in editor.inserted("a", editor.insert(LINES, 0, "new"), 0, "new")
+    assert "\n     1\tnew\n     2\tone\n" in editor.inserted("a", editor.insert(LINES, 0, "new"), 0, 1, "new")
 
 
 @given(st.text("ab\n", max_size=12), st.text("ab\n", max_size=3))
-def test_occurs_once_counts_every_place(text: str, old: str) -> None:
-    places = sum(text.startswith(old, place) for place in range(len(text))) if old else 0
-    assert editor.occurs_once(text, old) == (places == 1)
+def test_a_replacement_is_made_only_where_the_old_text_occurs_once(text: str, old: str) -> None:
+    places = [place for place in range(len(text)) if old and text.startswith(old, place)]
+    if len(places) == 1:
+        assert editor.replace(text, old, "X") == text[: places[0]] + "X" + text[places[0] + len(old) :]
+    else:
+        with pytest.raises(editor.EditError):
+            editor.replace(text, old, "X")
 
 
 @given(st.text("a\n\r\x0c", max_size=12), st.integers(0, 13), st.text("b\n", max_size=4))

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from agentdata import editor
 from agentdata.harvest.edits import (
+    Lines,
     PatchError,
     Place,
     Run,
-    Unfit,
+    UnfitError,
     apply_runs,
     join_runs,
-    line_offsets,
     make_edits,
     parse_runs,
 )
@@ -47,39 +47,42 @@ def edits_of(old: str, new: str, directory: Path, widen: int = 20) -> list[Place
 
 
 def test_a_run_names_its_line_from_zero() -> None:
-    assert parse_runs(HEADER + "@@ -1,3 +1,3 @@\n a\n-b\n+x\n c\n") == [Run(1, "b\n", "x\n")]
+    assert parse_runs(HEADER + "@@ -1,3 +1,3 @@\n a\n-b\n+x\n c\n") == (Run(1, "b\n", "x\n"),)
 
 
 def test_two_runs_of_one_hunk_stay_apart() -> None:
     patch = HEADER + "@@ -1,3 +1,3 @@\n-a\n+x\n b\n-c\n+y\n"
-    assert parse_runs(patch) == [Run(0, "a\n", "x\n"), Run(2, "c\n", "y\n")]
+    assert parse_runs(patch) == (
+        Run(0, "a\n", "x\n"),
+        Run(2, "c\n", "y\n"),
+    )
 
 
 def test_a_hunk_without_old_lines_begins_after_the_line_it_names() -> None:
-    assert parse_runs(HEADER + "@@ -0,0 +1 @@\n+a\n") == [Run(0, "", "a\n")]
+    assert parse_runs(HEADER + "@@ -0,0 +1 @@\n+a\n") == (Run(0, "", "a\n"),)
 
 
 def test_removed_lines_that_look_like_headers_are_lines() -> None:
     patch = HEADER + "@@ -1,2 +1,2 @@\n--- a/f\n-@@ -1 +1 @@\n+++ b/f\n+@@ -2 +2 @@\n"
-    assert parse_runs(patch) == [Run(0, "-- a/f\n@@ -1 +1 @@\n", "++ b/f\n@@ -2 +2 @@\n")]
+    assert parse_runs(patch) == (Run(0, "-- a/f\n@@ -1 +1 @@\n", "++ b/f\n@@ -2 +2 @@\n"),)
 
 
 def test_a_missing_final_newline_is_taken_from_the_side_it_follows() -> None:
     patch = HEADER + "@@ -1 +1 @@\n-a\n\\ No newline at end of file\n+b\n"
-    assert parse_runs(patch) == [Run(0, "a", "b\n")]
+    assert parse_runs(patch) == (Run(0, "a", "b\n"),)
 
 
 def test_a_missing_final_newline_after_an_unchanged_line_changes_no_run() -> None:
     patch = HEADER + "@@ -1,2 +1,2 @@\n-a\n+b\n c\n\\ No newline at end of file\n"
-    assert parse_runs(patch) == [Run(0, "a\n", "b\n")]
+    assert parse_runs(patch) == (Run(0, "a\n", "b\n"),)
 
 
 def test_a_patch_without_hunks_has_no_runs() -> None:
-    assert parse_runs("diff --git a/f b/f\nold mode 100644\nnew mode 100755\n") == []
+    assert parse_runs("diff --git a/f b/f\nold mode 100644\nnew mode 100755\n") == ()
 
 
 def test_lines_end_at_newlines_only() -> None:
-    assert line_offsets("a\rb\x0bc\u2028d\ne") == [0, 8]
+    assert [Lines("a\rb\x0bc\u2028d\ne").offset(line) for line in range(3)] == [0, 8, -1]
 
 
 def test_a_patch_for_another_text_is_refused() -> None:
@@ -99,7 +102,7 @@ def test_edits_of_a_patch_for_another_text_are_refused() -> None:
 
 def test_runs_two_lines_apart_are_joined() -> None:
     runs = [Run(0, "a\n", "x\n"), Run(3, "d\n", "y\n")]
-    assert join_runs("a\nb\nc\nd\n", runs) == [Run(0, "a\nb\nc\nd\n", "x\nb\nc\ny\n")]
+    assert join_runs("a\nb\nc\nd\n", runs) == (Run(0, "a\nb\nc\nd\n", "x\nb\nc\ny\n"),)
 
 
 def test_runs_three_lines_apart_stay_apart() -> None:
@@ -133,7 +136,7 @@ def test_a_removed_final_newline_is_exact(tmp_path: Path) -> None:
 
 
 def test_text_that_is_nowhere_unique_is_unfit(tmp_path: Path) -> None:
-    with pytest.raises(Unfit, match="within 3 lines"):
+    with pytest.raises(UnfitError, match="within 3 lines"):
         edits_of("a\n" * 40, "a\n" * 20 + "b\n" + "a\n" * 19, tmp_path, widen=3)
 
 
@@ -162,7 +165,7 @@ def test_the_runs_of_gits_diff_give_the_new_text(tmp_path: Path, old: str, new: 
 def test_edits_replayed_give_the_new_text_or_none_are_made(tmp_path: Path, old: str, new: str, widen: int) -> None:
     try:
         places = edits_of(old, new, tmp_path, widen)
-    except Unfit:
+    except UnfitError:
         return
     text = old
     for place in places:
@@ -181,7 +184,7 @@ def test_edits_replayed_give_the_new_text_or_none_are_made(tmp_path: Path, old: 
 def test_the_lines_of_a_place_hold_its_old_text(tmp_path: Path, old: str, new: str) -> None:
     try:
         places = edits_of(old, new, tmp_path)
-    except Unfit:
+    except UnfitError:
         return
     text = old
     for place in places:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from agentdata.errors import ObjectError, SourceError
 from agentdata.harvest import filters, languages, licences, texts
+from agentdata.harvest.edits import parse_runs
 from agentdata.harvest.git import CommitHeader, Pair, RawEdit, Repository, decode
 from agentdata.harvest.pulls import PullText, PullTexts
 from agentdata.harvest.recipe import HarvestRecipe
@@ -445,7 +446,8 @@ class ChangeReader:
             if "\0" in edit.patch:
                 raise DropError("binary", edit.path)
             before = contents.get((edit.old_path or edit.path).encode())
-            content = before if before is not None else _added(edit.patch)
+            added = "".join(run.added for run in parse_runs(edit.patch)) if before is None else ""
+            content = before if before is not None else added.encode(edit.encoding)
             if filters.LFS_POINTER in edit.patch:
                 raise DropError("lfs-pointer", edit.path)
             if self.recipe.filters.skip_generated and filters.is_generated(edit.path, content):
@@ -510,11 +512,6 @@ def _status(edit: RawEdit) -> FileStatus:
     if edit.status == "R":
         return "renamed"
     return "mode" if edit.old_blob == edit.new_blob else "modified"
-
-
-def _added(patch: str) -> bytes:
-    """The added lines of a patch."""
-    return "\n".join(line[1:] for line in patch.split("\n") if line.startswith("+")).encode()
 
 
 def _lines(patches: list[bytes]) -> list[bytes]:

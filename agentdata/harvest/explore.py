@@ -39,6 +39,8 @@ QUOTE_BYTES = {
     0x22: '\\"',
     0x5C: "\\\\",
 }
+MAGIC = re.compile(r"^:|[*?\[\]\\]")
+"""What git does not take literally in a pathspec."""
 FEW_FILES = 3
 """A term in no more files than this is worth a search however few files there are."""
 JOIN_READS = 10
@@ -199,7 +201,8 @@ class Explorer:
         if not touched & paths or any(len(hit.text) > MOST_LINE for hit in hits):
             return []
         lines = [quote_path(hit.path).encode() + b":%d:" % hit.line + hit.text + b"\n" for hit in hits]
-        patterns = " ".join(shlex.quote(f"{decode(directory)[0]}*{suffix}") for suffix in suffixes)
+        literal = MAGIC.sub(r"\\\g<0>", decode(directory)[0])
+        patterns = " ".join(shlex.quote(f"{literal}*{suffix}") for suffix in suffixes)
         command = f"git grep -n -I -w {shlex.quote(term)} -- {patterns} | head -n {most}"
         events = [Event(kind="search", command=command, text=shown(b"".join(lines)))]
         wrong = [path for path in sorted(paths - touched) if filters.role_of(path, self.recipe.languages) == "source"]

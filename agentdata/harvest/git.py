@@ -31,6 +31,7 @@ HARDENED = {
     "core.pager": "cat",
     "core.quotePath": "true",
     "diff.external": "",
+    "diff.suppressBlankEmpty": "false",
     "log.showSignature": "false",
     "gc.auto": "0",
     "protocol.allow": "never",
@@ -80,7 +81,8 @@ def require() -> None:
 
 def command(git_dir: Path, *arguments: str) -> list[str]:
     settings = [part for key, value in HARDENED.items() for part in ("-c", f"{key}={value}")]
-    return ["git", f"--git-dir={git_dir}", "--literal-pathspecs", *settings, *arguments]
+    # `--bare`: neither the current directory nor the index is a source of attributes.
+    return ["git", f"--git-dir={git_dir}", "--bare", "--literal-pathspecs", *settings, *arguments]
 
 
 def run(git_dir: Path, *arguments: str, stdin: bytes = b"") -> bytes:

@@ -23,12 +23,13 @@ from agentdata.records import Landing, LandingKind
 LONGEST_BRANCH = 1000
 """Commits of one branch beyond which it is not told commit by commit."""
 
-SQUASH = re.compile(rb"\((?:#|!|PR ?#?)(\d+)\)\s*$")
+SQUASH = re.compile(rb"\((?:#|!|PR ?#?|pull request #)(\d+)\)\s*$|^(?:Pull request #|Merged PR )(\d+):")
 MERGE_NUMBER = re.compile(
     rb"^Merge pull request #(\d+)"  # GitHub, Bitbucket Server
     rb"|^Merged in .*\(pull request #(\d+)\)"  # Bitbucket
     rb"|^Merge pull request '.*' \(#(\d+)\)"  # Gitea, Forgejo
     rb"|^Merge PR #(\d+)"
+    rb"|^(?:Pull request #|Merged PR )(\d+):"  # Bitbucket Server since 7, Azure DevOps
     rb"|^See merge request \S*!(\d+)",  # GitLab, in the body
     re.MULTILINE,
 )
@@ -137,7 +138,7 @@ def _revisions(git_dir: Path, form: str, tips: list[str], *options: str, separat
 
 def _squash_number(subject: bytes) -> int:
     found = SQUASH.search(subject)
-    return _small(found[1]) if found else 0
+    return _small(found[1] or found[2]) if found else 0
 
 
 def _small(digits: bytes) -> int:

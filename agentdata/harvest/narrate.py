@@ -92,6 +92,8 @@ class _Story:
         self.seen: dict[str, list[Range]] = {}
         """Ranges of lines seen so far, in the numbering of the file as it stands."""
         self.told: set[str] = set()
+        edits = [edit for commit in change.commits for edit in commit.edits]
+        self.targets = {edit.path for edit in edits if edit.status in ("added", "renamed")}
 
     def events(self) -> Iterator[Event]:
         yield self._issue()
@@ -158,7 +160,7 @@ class _Story:
         """The files of a commit: implementation, tests, the rest; what makes room for something else comes first."""
         targets = {edit.path for edit in edits if edit.status in ("added", "renamed")}
         leaving = {edit.old_path or edit.path for edit in edits if edit.status in ("deleted", "renamed")}
-        room = {path for path in leaving for target in targets if target == path or target.startswith(path + "/")}
+        room = {path for path in leaving for target in targets if _collide(path, target)}
 
         def rank(edit: FileEdit) -> tuple[int, int, str]:
             makes_room = (edit.old_path or edit.path) in room and edit.status in ("deleted", "renamed")
@@ -174,7 +176,7 @@ class _Story:
 
     def _waits(self, edit: FileEdit, occupied: set[str]) -> bool:
         return edit.status in ("added", "renamed") and any(
-            edit.path == path or edit.path.startswith(path + "/") for path in occupied - {edit.old_path}
+            _collide(edit.path, path) for path in occupied - {edit.old_path}
         )
 
     def _edit(self, edit: FileEdit, commit: int) -> Iterator[Event]:
@@ -186,7 +188,7 @@ class _Story:
             yield self._delete(path, commit)
             return
         if edit.status == "renamed":
-            if self.files.get(path) is not None:
+            if _collide(edit.old_path, path) or self.files.get(path) is not None:
                 yield from self._rewrite(edit.old_path, edit, commit)
                 return
             yield self._rename(edit, commit)
@@ -225,22 +227,28 @@ class _Story:
 
     def _delete(self, path: str, commit: int) -> Event:
         self.files[path] = None
-        return self._shell(f"rm {shlex.quote(path)}", edit="delete", path=path, commit=commit)
+        return self._shell(f"rm {quote(path)}{self._tidy(path)}", edit="delete", path=path, commit=commit)
 
     def _rename(self, edit: FileEdit, commit: int) -> Event:
         old, new = edit.old_path, edit.path
         self.files[new], self.files[old] = self.files.get(old), None
         self.seen[new] = self.seen.pop(old, [])
         directory = new.rpartition("/")[0]
-        make = f"mkdir -p {shlex.quote(directory)} && " if directory and directory != old.rpartition("/")[0] else ""
-        command = f"{make}mv {shlex.quote(old)} {shlex.quote(new)}"
+        make = f"mkdir -p {quote(directory)} && " if directory and directory != old.rpartition("/")[0] else ""
+        command = f"{make}mv {quote(old)} {quote(new)}{self._tidy(old)}"
         return self._shell(command, edit="rename", path=old, new_path=new, commit=commit)
 
     def _chmod(self, path: str, mode: str, commit: int) -> Event:
         file = self.files.get(path)
         self.files[path] = File(mode, file.text, file.encoding) if file else None
-        command = f"chmod {'+' if mode == '100755' else '-'}x {shlex.quote(path)}"
+        command = f"chmod {'+' if mode == '100755' else '-'}x {quote(path)}"
         return self._shell(command, edit="chmod", path=path, mode=mode, commit=commit)
+
+    def _tidy(self, path: str) -> str:
+        """What takes a directory away that the removal of a file empties, where a file is to take its name."""
+        directory = path.rpartition("/")[0]
+        needed = any(path.startswith(f"{target}/") for target in self.targets)
+        return f" && rmdir -p --ignore-fail-on-non-empty {quote(directory)}" if needed else ""
 
     def _shell(self, command: str, **fields: Any) -> Event:
         """An edit that the editor does not have, as a silent shell command."""
@@ -269,6 +277,16 @@ class _Story:
         )
         if edit.new_mode != REGULAR:
             yield self._chmod(path, edit.new_mode, commit)
+
+
+def _collide(one: str, other: str) -> bool:
+    """Whether two paths cannot both be files: they are the same, or one is a directory of the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def quote(path: str) -> str:
+    """A path as an argument of a shell command that no command takes for an option."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def _words(title: str, body: str) -> str:

@@ -17,7 +17,9 @@ from agentdata.errors import UsageError
 from agentdata.harvest.texts import clean
 from agentdata.records import Comment, Issue
 
-URL_NAME = re.compile(r"(?:/repos/|://[^/]+/)([^/]+/[^/]+?)(?:/(?:pull|pulls|issues|merge_requests|-)\b.*|\.git|/)?$")
+URL_NAME = re.compile(
+    r"(?:/repos/|://[^/]+/)([^/]+/[^/]+?)(?:/(?:pull|pulls|issues|merge_requests)\b.*|/-/.*|\.git|/)?$"
+)
 Row = Mapping[str, Any]
 
 
@@ -59,7 +61,7 @@ class PullTexts:
             return PullText()
         title, body = clean(_text(row, "title")), clean(_text(row, "body"))
         spoken = [*_list(row, "comments"), *_list(row, "reviews"), *_list(row, "review_comments")]
-        comments = sorted((_comment(one) for one in spoken if _text(one, "body")), key=lambda one: one.created_at)
+        comments = sorted((_comment(one) for one in spoken if _says(one)), key=lambda one: one.created_at)
         closes = tuple(
             int(one["number"]) if isinstance(one, Mapping) else int(one) for one in _list(row, "closing_issues")
         )
@@ -72,7 +74,7 @@ class PullTexts:
         row = self._row("issue", repo, number)
         if row is None:
             return None
-        comments = tuple(_comment(one) for one in _list(row, "comments") if _text(one, "body"))
+        comments = tuple(_comment(one) for one in _list(row, "comments") if _says(one))
         return Issue(
             number=number, title=clean(_text(row, "title")).text, body=clean(_text(row, "body")).text, comments=comments
         )
@@ -123,7 +125,9 @@ def _read(path: Path) -> Iterator[Row]:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
                         yield _object(path, number, line)
-    except (OSError, UnicodeDecodeError) as error:
+    except UsageError:
+        raise
+    except (OSError, ValueError) as error:  # Not UTF-8, or no Parquet file (ArrowInvalid is a ValueError).
         raise UsageError(f"Cannot read the pull requests of {path}: {error}.") from error
 
 
@@ -162,6 +166,10 @@ def _text(row: Row, key: str) -> str:
 def _list(row: Row, key: str) -> list[Any]:
     value = row.get(key)
     return list(value) if isinstance(value, list | tuple) else []
+
+
+def _says(row: Any) -> bool:
+    return bool(_text(row, "body") if isinstance(row, Mapping) else row)
 
 
 def _comment(row: Any) -> Comment:

@@ -22,7 +22,11 @@ CI_MARK = re.compile(
 EMAIL = re.compile(r"<?[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}>?")
 NUMBER = re.compile(r"[ \t]*\((?:#|!|PR ?#?)\d+\)[ \t]*$")
 MERGE = re.compile(r"^Merge[d ]")
-MERGE_TITLE = re.compile(r"^Merge (?:pull request '(.+)' \(#\d+\)|\"(.+)\" into \S+)")
+MERGE_TITLE = re.compile(
+    r"^(?:Merge (?:pull request '(.+)' \(#\d+\)|\"(.+)\" into \S+)|(?:Pull request #\d+|Merged PR \d+): (.+)$)"
+)
+MERGE_LIST = re.compile(r"\AMerge in \S+ from \S+ to \S+\s*(?:\* commit .*)?\Z", re.DOTALL)
+"""What Bitbucket Server writes below the title."""
 CLOSES = re.compile(
     r"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?)\b[:\s]+(?:issue\s+)?(?:([\w.-]+/[\w.-]+))?#(\d+)", re.IGNORECASE
 )
@@ -58,14 +62,16 @@ def title_of(kind: LandingKind, landed_message: str, first_message: str) -> tupl
     Messages are cleaned ones. A forge's merge message holds the title in quotes or in its third line.
     """
     subject, body = split_message(landed_message)
-    if kind == "merge":
+    if kind in ("merge", "squash"):
         quoted = MERGE_TITLE.match(subject)
         if quoted:
-            return quoted[1] or quoted[2], body
-        if MERGE.match(subject):
+            return quoted[1] or quoted[2] or quoted[3], MERGE_LIST.sub("", body)
+        if MERGE.match(subject) and (kind == "merge" or subject.startswith("Merged in ")):
             subject, body = split_message(body)
             if subject.startswith("* ") or not subject:
                 subject, body = split_message(first_message)
+            return subject, body
+    if kind == "merge":
         return subject, body
     if kind == "rebase":
         subject, body = split_message(first_message)
