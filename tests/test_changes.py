@@ -384,25 +384,22 @@ def test_patches_of_source_and_tests_are_apart(begun: History) -> None:
     assert "test_a.py" not in change.source_patch
 
 
-def test_a_files_text_is_that_of_the_snapshot(begun: History) -> None:
+def test_a_file_is_named_by_its_blob_at_the_snapshot(begun: History) -> None:
+    blob = begun.git("rev-parse", "HEAD:a.py")
     begun.commit("Change", {"a.py": "1\n"})
     (change,) = tell(begun.path, last=1).changes
     (file,) = change.files
-    assert (file.path, file.language, file.text, file.encoding, file.mode) == (
-        "a.py",
-        "python",
-        numbered("a", 5),
-        "utf-8",
-        "100644",
-    )
+    assert (file.path, file.language, file.blob, file.mode) == ("a.py", "python", blob, "100644")
+    assert file.bytes == len(numbered("a", 5))
 
 
-def test_bytes_that_are_not_utf_8_come_back_from_the_record(begun: History) -> None:
+def test_a_patch_of_bytes_that_are_not_utf_8_keeps_them(begun: History) -> None:
     begun.commit("Add", {"c.py": b"# caf\xe9\nx = 1\n"})
     begun.commit("Change", {"c.py": b"# caf\xe9\nx = 2\n"})
     (change,) = tell(begun.path, last=1).changes
-    assert change.files[0].encoding == "latin-1"
-    assert change.files[0].text.encode("latin-1") == b"# caf\xe9\nx = 1\n"
+    (edit,) = change.edits
+    assert edit.encoding == "latin-1"
+    assert b" # caf\xe9\n" in edit.patch.encode("latin-1")
 
 
 def test_the_patch_applies_with_git(begun: History, tmp_path: Path) -> None:

@@ -102,12 +102,12 @@ def test_edits_of_a_patch_for_another_text_are_refused() -> None:
 
 def test_runs_two_lines_apart_are_joined() -> None:
     runs = [Run(0, "a\n", "x\n"), Run(3, "d\n", "y\n")]
-    assert join_runs("a\nb\nc\nd\n", runs) == (Run(0, "a\nb\nc\nd\n", "x\nb\nc\ny\n"),)
+    assert join_runs("a\nb\nc\nd\n", Lines("a\nb\nc\nd\n"), runs) == [Run(0, "a\nb\nc\nd\n", "x\nb\nc\ny\n")]
 
 
 def test_runs_three_lines_apart_stay_apart() -> None:
     runs = [Run(0, "a\n", "x\n"), Run(4, "e\n", "y\n")]
-    assert join_runs("a\nb\nc\nd\ne\n", runs) == runs
+    assert join_runs("a\nb\nc\nd\ne\n", Lines("a\nb\nc\nd\ne\n"), runs) == runs
 
 
 def test_a_unique_line_is_replaced_by_itself(tmp_path: Path) -> None:

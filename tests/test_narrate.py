@@ -361,6 +361,7 @@ def test_search_hits_with_bytes_that_are_no_text_are_shown_as_a_tool_would(histo
 
 def test_the_seed_chooses_the_wrong_file(history: History, tmp_path: Path) -> None:
     others: Contents = {f"other_{number}.py": "target_name\n" for number in range(9)}
+    others |= {f"far_{number}.py": "x = 1\n" for number in range(12)}
     history.commit("Before", {"a.py": "target_name = 1\n", **others})
     history.commit("Repair `target_name`", {"a.py": "target_name = 2\n"})
     opened = {

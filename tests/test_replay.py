@@ -14,18 +14,22 @@ from agentdata.records import Event, FileProof
 COMMITS = ("1" * 40, "2" * 40)
 
 
+def regular(content: bytes, mode: str = "100644") -> File:
+    return File.read(mode, content)
+
+
 def files(**contents: str) -> dict[str, File]:
-    return {name: ("100644", content.encode()) for name, content in contents.items()}
+    return {name: regular(content.encode()) for name, content in contents.items()}
 
 
 def proof_of(before: File | None, after: File | None, path: str = "a") -> FileProof:
     return FileProof(
         before_path=path if before else "",
-        before_mode=before[0] if before else "",
-        before_blob=blob_name(before[1]) if before else "",
+        before_mode=before.mode if before else "",
+        before_blob=blob_name(before.content) if before else "",
         after_path=path if after else "",
-        after_mode=after[0] if after else "",
-        after_blob=blob_name(after[1]) if after else "",
+        after_mode=after.mode if after else "",
+        after_blob=blob_name(after.content) if after else "",
     )
 
 
@@ -59,7 +63,7 @@ def test_a_proof_counts_reads_searches_and_edits() -> None:
         Event(kind="read", path="a", text="x\n"),
         edit("str_replace", old="x", new="y"),
     )
-    ends = (proof_of(("100644", b"x\n"), ("100644", b"y\n")),)
+    ends = (proof_of(regular(b"x\n"), regular(b"y\n")),)
     proof = prove(events, files(a="x\n").get, ends, COMMITS)
     assert (proof.reads, proof.searches, proof.edits, proof.snapshot, proof.head) == (1, 2, 1, *COMMITS)
 
@@ -110,29 +114,29 @@ def test_a_deleted_file_can_be_created_again() -> None:
     workspace = Workspace(files(a="x").get)
     workspace.apply(edit("delete"))
     workspace.apply(edit("create", new="y", mode="100755"))
-    assert workspace.files == {"a": ("100755", b"y")}
+    assert workspace.files == {"a": regular(b"y", "100755")}
 
 
 def test_a_rename_keeps_content_and_mode() -> None:
-    workspace = Workspace({"a": ("100755", b"x")}.get)
+    workspace = Workspace({"a": regular(b"x", "100755")}.get)
     workspace.apply(edit("rename", new_path="b"))
-    assert workspace.files == {"a": None, "b": ("100755", b"x")}
+    assert workspace.files == {"a": None, "b": regular(b"x", "100755")}
 
 
 def test_a_wrong_end_is_found_out() -> None:
     with pytest.raises(ReplayError) as caught:
-        compare(files(a="x"), files(a="x").get, (proof_of(("100644", b"x"), ("100644", b"y")),))
+        compare(files(a="x"), files(a="x").get, (proof_of(regular(b"x"), regular(b"y")),))
     assert caught.value.reason == "replay-state"
 
 
 def test_a_wrong_mode_is_found_out() -> None:
     with pytest.raises(ReplayError, match="100755"):
-        compare(files(a="x"), files(a="x").get, (proof_of(("100644", b"x"), ("100755", b"x")),))
+        compare(files(a="x"), files(a="x").get, (proof_of(regular(b"x"), regular(b"x", "100755")),))
 
 
 def test_a_file_that_stays_but_should_go_is_found_out() -> None:
     with pytest.raises(ReplayError, match="None"):
-        compare({}, files(a="x").get, (proof_of(("100644", b"x"), None),))
+        compare({}, files(a="x").get, (proof_of(regular(b"x"), None),))
 
 
 def test_a_touched_file_that_no_change_names_is_found_out() -> None:
@@ -145,9 +149,9 @@ def test_a_file_changed_and_changed_back_is_no_fault() -> None:
 
 
 def test_latin_1_texts_keep_their_bytes() -> None:
-    workspace = Workspace({"a": ("100644", b"caf\xe9 \xff\n")}.get)
+    workspace = Workspace({"a": regular(b"caf\xe9 \xff\n")}.get)
     workspace.apply(edit("str_replace", old="caf\xe9", new="th\xe9", encoding="latin-1"))
-    assert workspace.files["a"] == ("100644", b"th\xe9 \xff\n")
+    assert workspace.files["a"] == regular(b"th\xe9 \xff\n")
 
 
 def test_the_digest_depends_on_every_field() -> None:

@@ -164,7 +164,7 @@ def test_what_a_killed_process_left_is_cleaned(tmp_path: Path) -> None:
     write(tmp_path, "zero", ROWS)
     done = subprocess.run([sys.executable, "-c", KILLED.format(run=str(tmp_path))], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert "sources/part-one.parquet.tmp" in files(tmp_path)
+    assert any(name.startswith("sources/part-one.parquet.") for name in files(tmp_path))
     remove_unfinished(tmp_path)
     assert files(tmp_path) == ["sources/part-zero.parquet", "units/zero.json"]
 
@@ -222,6 +222,8 @@ def test_an_open_shard_keeps_its_unfinished_name_until_it_is_published(tmp_path:
     writer = ShardWriter(tmp_path / "a.parquet", Shard)
     writer.write(Shard(path="x", rows=1, bytes=2, sha256="y"))
     digest = writer.finish()
-    assert files(tmp_path) == ["a.parquet.tmp"]
+    (name,) = files(tmp_path)
+    assert name.startswith("a.parquet.")
+    assert name.endswith(".tmp")
     writer.publish()
     assert hashlib.sha256((tmp_path / "a.parquet").read_bytes()).hexdigest() == digest

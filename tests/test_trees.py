@@ -115,8 +115,10 @@ def test_no_scope_fits_a_file_that_is_too_large(shared: History, trees: Trees) -
     assert trees.scope(root(trees, shared), (".py",), b"b/c/d.py", 5) == (b"", ())
 
 
-def test_words_beyond_the_bound_are_given_back(shared: History, trees: Trees, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentdata.harvest.trees.MOST_WORDS", 0)
+def test_an_index_beyond_the_bound_is_made_again(
+    shared: History, trees: Trees, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentdata.harvest.trees.MOST_POSTINGS", 0)
     files = trees.files(root(trees, shared), (".py",))
     before = trees.containing(files, b"word")
     trees.trim()

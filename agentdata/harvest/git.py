@@ -258,12 +258,11 @@ class Repository:
 
     def sizes(self, oids: Sequence[str]) -> list[int]:
         """Sizes of objects in bytes, without reading them. Raises ObjectError when one is missing."""
-        sizes = []
-        for oid, size in self.known_sizes(oids).items():
-            if size is None:
-                raise ObjectError("missing-object", f"object {oid} is not in {self.git_dir}")
-            sizes.append(size)
-        return sizes
+        known = self.known_sizes(list(dict.fromkeys(oids)))
+        missing = next((oid for oid, size in known.items() if size is None), None)
+        if missing:
+            raise ObjectError("missing-object", f"object {missing} is not in {self.git_dir}")
+        return [known[oid] or 0 for oid in oids]
 
     def _start(self, mode: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -90,8 +90,8 @@ class Symbol:
 
 def language_of(path: str) -> Language | None:
     """The language of a path's suffix."""
-    _, dot, suffix = path.rpartition(".")
-    return BY_SUFFIX.get(f".{suffix.lower()}") if dot else None
+    stem, dot, suffix = path.rpartition(".")
+    return BY_SUFFIX.get(f".{suffix.lower()}") if dot and stem and stem[-1] != "/" else None
 
 
 @cache
