@@ -401,9 +401,11 @@ class ChangeReader:
         )
 
     def _prefetch(self, tellings: Sequence[Telling]) -> None:
-        """Read the old texts of some changes in one round trip."""
+        """Read the old texts of some changes, and the root trees of their snapshots, in one round trip."""
         with contextlib.suppress(ObjectError):  # A missing one is met again, and rejected, where it is needed.
-            self.repository.prefetch(blob for telling in tellings for _, blob in telling.before.values())
+            blobs = [blob for telling in tellings for _, blob in telling.before.values()]
+            roots = [self.repository.commit(telling.span[0]).tree for telling in tellings]
+            self.repository.prefetch(blobs + roots)
 
     def _contents(self, telling: Telling) -> dict[bytes, bytes]:
         """Bytes of the touched files at the snapshot."""

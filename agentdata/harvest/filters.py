@@ -15,7 +15,7 @@ TEST_PATH = re.compile(
     r"|(?:^|/)(?:test_[^/]*|conftest|[^/]*[._-](?:test|tests|spec|specs))\.\w+$"
     r"|(?:^|/)[^/]*(?:Test|Tests|TestCase|IT|Spec)\.(?:java|kt|cs|scala|groovy|php)$"
 )
-GENERATED_BYTES = 16_384
+GENERATED_BYTES = 4096
 """What a generator says of itself stands at the top of a file."""
 LFS_POINTER = "version https://git-lfs.github.com/spec/"
 

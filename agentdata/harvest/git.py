@@ -50,6 +50,7 @@ PATCH = (
     "--submodule=short",
 )
 REQUEST = 256
+CHUNK = 1 << 20
 
 
 def environment() -> dict[str, str]:
@@ -334,23 +335,30 @@ class Repository:
 
 
 def _read_patches(stdout: IO[bytes], pairs: Sequence[Pair], git_dir: Path) -> Iterator[list[bytes]]:
-    """Split the stream of `git diff-tree --stdin -p` into one list of file patches for each pair."""
-    headers = [after.encode() + b"\n" for _, after in pairs]
-    found = stdout.readline()
+    """Split the stream of `git diff-tree --stdin -p` into one list of file patches for each pair.
+
+    A line of a patch begins with a sign, so that neither a commit's name nor `diff --git` can be taken for one.
+    """
+    buffer, start = b"\n", 0
+    headers = [b"\n" + after.encode() + b"\n" for _, after in pairs]
     for header, following in zip(headers, [*headers[1:], b""], strict=True):
-        if found != header:
-            raise SourceError("corrupt", f"git diff-tree stopped early in {git_dir}; run `git fsck` in it")
-        files: list[list[bytes]] = []
-        found = b""
-        for line in stdout:
-            if line.startswith(b"diff --git "):
-                files.append([])
-            elif line == following:
-                found = line
+        searched, end = start + 1, -1
+        while not following or (end := buffer.find(following, searched)) < 0:
+            more = stdout.read1(CHUNK)  # type: ignore[attr-defined]
+            if not more:
+                end = -1 if following else len(buffer)
                 break
-            if files:
-                files[-1].append(line)
-        yield [b"".join(lines) for lines in files]
+            searched = max(1, len(buffer) - start - len(following))
+            buffer, start = buffer[start:] + more, 0
+        if end < 0 or not buffer.startswith(header, start):
+            raise SourceError("corrupt", f"git diff-tree stopped early in {git_dir}; run `git fsck` in it")
+        _, *files = buffer[start + len(header) - 1 : end].split(b"\ndiff --git ")
+        # A commit's name follows on a line of its own; at the end of the stream the last line end is there already.
+        whole = [b"diff --git " + file + b"\n" for file in files]
+        if files and not following:
+            whole[-1] = whole[-1][:-1]
+        yield whole
+        start = end
 
 
 def _requests(pairs: Sequence[Pair]) -> bytes:

@@ -1,11 +1,14 @@
 """The licence of a snapshot: SPDX expression of the licence files in its root."""
 
 import re
-from functools import lru_cache
+
+from agentdata.harvest.caches import Cache
 
 LICENCE_FILE = re.compile(rb"^(?:un)?(?:licen[cs]e|copying|copyright)(?:[.-].*)?$", re.IGNORECASE)
 NOT_LICENCE = re.compile(rb"\.(?:py|js|ts|go|rs|java|c|h|rb|php|json|yml|yaml|toml)$", re.IGNORECASE)
+YEARS = re.compile(r"\b(?:19|20)\d\d(?:\s*[-,]\s*(?:(?:19|20)?\d\d|present))*", re.IGNORECASE)
 LARGEST = 200_000
+_known: Cache[str, str] = Cache(2_000_000)
 
 
 def is_licence_file(name: bytes) -> bool:
@@ -13,17 +16,25 @@ def is_licence_file(name: bytes) -> bool:
     return bool(LICENCE_FILE.match(name)) and not NOT_LICENCE.search(name)
 
 
-@lru_cache(maxsize=256)
 def detect(text: str) -> str:
     """SPDX expression of the licences that a text contains, empty when none is recognised.
 
     Matching follows the SPDX guidelines as implemented by `spdx-matcher`. Where the text alone fits both the `-only`
     and the `-or-later` form of a licence, the narrower `-only` is taken.
     """
-    import spdx_matcher
-
     if len(text) > LARGEST:
         return ""
+    # Licence files change with every new year; what is matched does not.
+    key = YEARS.sub("", text)
+    found = _known.get(key)
+    if found is None:
+        found = _known.put(key, _match(text), len(key))
+    return found
+
+
+def _match(text: str) -> str:
+    import spdx_matcher
+
     found, _ = spdx_matcher.analyse_license_text(text)
     names = set(found["licenses"])
     names -= {name.removesuffix("-only") + "-or-later" for name in names if name.endswith("-only")}
