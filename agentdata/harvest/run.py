@@ -390,6 +390,8 @@ class _Unit:
         self.output.write("changes", change)
         self.output.counts["changes"] += 1
         self.output.counts[f"changes/{change.kind}"] += 1
+        self.output.counts["redacted/e-mail addresses"] += change.redacted_emails
+        self.output.counts["redacted/trailers and CI marks"] += change.redacted_trailers
         if self.job.options.stage == "changes":
             return
         trace = self.desk.narrator.tell(change)
