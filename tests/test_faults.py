@@ -308,7 +308,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     done = finish(launch(*arguments, "-o", small_disk / "run"))
     done.explains("No space left", str(small_disk / "run"), "same command", status=1)
     assert len(done.err.strip().splitlines()) == 1
-    assert not list(small_disk.rglob("*.tmp"))
+    assert not list(small_disk.rglob("*.parquet.tmp"))
     assert list((small_disk / "run/units").glob("*.json"))
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     agentdata(*arguments[:-1], "-j1", "-o", small_disk / "run").succeeds()
