@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -11,8 +10,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -59,6 +57,7 @@ def agentdata(
     """Run a command in a forked copy of this process, which saves the imports; otherwise like `launch`."""
     # Imported before forking, so that it is imported once.
     from agentdata.cli.main import main
+
     for module in ("check", "run", "show"):
         import_module(f"agentdata.harvest.{module}")
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -117,7 +116,9 @@ def _become(
         os._exit(status)
 
 
-def launch(*arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+def launch(
+    *arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+) -> "subprocess.Popen[str]":
     """Start a command as a process group of its own."""
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
@@ -221,16 +222,7 @@ def small_history(path: Path, commits: int = 6, *, name: str = "a") -> History:
     history = History(path)
     history.commit("Begin", {f"{name}.py": numbered(name, 4), "README.md": "# Small\n"})
     for number in range(1, commits):
-        history.commit(f"Return {number} more from {name}_0", {f"{name}.py": numbered(name, 4).replace("+ 0", f"+ {number}00")})
+        history.commit(
+            f"Return {number} more from {name}_0", {f"{name}.py": numbered(name, 4).replace("+ 0", f"+ {number}00")}
+        )
     return history
-
-
-@contextmanager
-def most_memory(megabytes: int) -> Iterator[None]:
-    """Limit the address space of children started in the block."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("dataset")
     paths = []
     for place in range(5):
-        history = small_history(base / f"repo-{place}", 6, name="helper")
+        history = small_history(base / f"lib-{place}", 6, name="helper")
         history.commit("Write words", {"README.md": "# Words\n"})
         history.commit("Bump", {"helper.py": numbered("helper", 7)}, author=("dependabot[bot]", "bot@example.com"))
         paths.append(history.path)
@@ -108,11 +108,12 @@ def test_changes_alone_hold_no_samples(tmp_path: Path) -> None:
 
 
 def test_no_landing_is_lost(run: Path) -> None:
-    """Every landing is a change or rejected; every change is a trace or rejected; every trace is a sample or rejected."""
+    """Every landing is a change or rejected, and so on to traces and to each rendering."""
     landings = {(row["id"]) for row in table(run, "landings")}
     rejected = table(run, "rejected")
     at = {
-        stage: Counter(row["id"] for row in rejected if row["stage"] == stage) for stage in ("changes", "traces", *RENDERINGS)
+        stage: Counter(row["id"] for row in rejected if row["stage"] == stage)
+        for stage in ("changes", "traces", *RENDERINGS)
     }
     changes = Counter(row["id"] for row in table(run, "changes"))
     traces = Counter(row["change_id"] for row in table(run, "traces"))

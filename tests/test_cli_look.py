@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from agentdata.records import ChatSample, TextSample, Trace
 from agentdata.harvest.replay import digest_of
+from agentdata.records import ChatSample, TextSample, Trace
 from agentdata.shards import arrow_schema
 from tests.histories import History, numbered
 from tests.runs import COMMAND, ROOT, agentdata, small_history, table
@@ -24,10 +24,23 @@ from tests.runs import COMMAND, ROOT, agentdata, small_history, table
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("look")
     history = small_history(base / "small", 5, name="helper")
-    history.commit("Sprich «deutsch»", {"helper.py": numbered("helper", 6), "alt.py": "name = 'Jürgen'\n".encode("latin-1")})
+    history.commit(
+        "Sprich «deutsch»", {"helper.py": numbered("helper", 6), "alt.py": "name = 'Jürgen'\n".encode("latin-1")}
+    )
     history.commit("Verbessern", {"alt.py": "name = 'Jörg'\n".encode("latin-1")})
     run = base / "run"
-    arguments = ["harvest", "contextual", history.path, "-o", run, "-j1", "--render", "markdown,xml,messages", "--policy", "explore"]
+    arguments = [
+        "harvest",
+        "contextual",
+        history.path,
+        "-o",
+        run,
+        "-j1",
+        "--render",
+        "markdown,xml,messages",
+        "--policy",
+        "explore",
+    ]
     agentdata(*arguments).succeeds()
     return run
 
@@ -367,8 +380,7 @@ def test_checking_a_run_of_strangers_executes_nothing(run: Path, tmp_path: Path,
     def change(record: dict[str, Any]) -> None:
         record["events"].insert(
             0,
-            record["events"][0]
-            | {"kind": "search", "command": command.format(program=program), "text": ""},
+            record["events"][0] | {"kind": "search", "command": command.format(program=program), "text": ""},
         )
         record["proof"].update(snapshot=snapshot, files=[])
         proved_anew(record)

@@ -1,4 +1,4 @@
-"""Recipes, overrides and options: what fits is taken, what does not is refused in one sentence before anything is written."""
+"""Recipes, overrides and options: what does not fit is refused in one sentence before anything is written."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,12 @@ def test_prompts_of_the_built_in_recipe_are_read_from_their_files() -> None:
 
 
 def test_overrides_reach_nested_values_with_their_yaml_types() -> None:
-    overrides = ["filters.most_files=7", "filters.source_files=[2, 3]", "mask=actions-only", "renderings=[xml, messages]"]
+    overrides = [
+        "filters.most_files=7",
+        "filters.source_files=[2, 3]",
+        "mask=actions-only",
+        "renderings=[xml, messages]",
+    ]
     recipe = recipes.load_harvest("contextual", overrides)
     assert (recipe.filters.most_files, recipe.filters.source_files) == (7, (2, 3))
     assert (recipe.mask, recipe.renderings) == ("actions-only", ("xml", "messages"))
@@ -92,7 +97,7 @@ def test_a_prompt_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     text = (Path(recipes.__file__).parent / "contextual.yaml").read_text()
     (tmp_path / "own.yaml").write_text(text.replace("prompts/system.md", "voice.md"))
     (tmp_path / "voice.md").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="voice.md"):
+    with pytest.raises(UsageError, match=r"voice\.md"):
         recipes.load_harvest(str(tmp_path / "own.yaml"))
 
 
@@ -181,7 +186,9 @@ def test_an_unreadable_tokenizer_is_refused_with_its_name(repository: Path, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_directory_without_a_tokenizer_is_refused_without_asking_the_network(repository: Path, tmp_path: Path) -> None:
+def test_a_directory_without_a_tokenizer_is_refused_without_asking_the_network(
+    repository: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     done = agentdata("harvest", "contextual", repository, "-o", tmp_path / "run", "--tokenizer", tmp_path / "empty")
     done.explains(str(tmp_path / "empty"), status=2)

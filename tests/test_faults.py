@@ -62,7 +62,9 @@ def test_an_empty_repository(good: Path, tmp_path: Path) -> None:
 def test_a_shallow_clone(good: Path, tmp_path: Path) -> None:
     origin = small_history(tmp_path / "origin", 4)
     path = tmp_path / "shallow"
-    subprocess.run(["git", "clone", "-q", "--depth=2", f"file://{origin.path}", str(path)], check=True, capture_output=True)
+    subprocess.run(
+        ["git", "clone", "-q", "--depth=2", f"file://{origin.path}", str(path)], check=True, capture_output=True
+    )
     done = harvest_beside(good, path, tmp_path / "run")
     done.explains("shallow clone", "--unshallow", status=1)
     subprocess.run(["git", "-C", str(path), "fetch", "-q", "--unshallow"], check=True, capture_output=True)
@@ -76,7 +78,9 @@ def test_a_linked_work_tree_whose_clone_is_gone(good: Path, tmp_path: Path) -> N
     harvest_beside(good, tmp_path / "linked", tmp_path / "run").explains("linked", status=1)
 
 
-@pytest.mark.parametrize("config", [b"[core\n", b"\xff\xfe\x00[[[", b"[core]\n\tbare = perhaps\n\trepositoryformatversion = 99\n"])
+@pytest.mark.parametrize(
+    "config", [b"[core\n", b"\xff\xfe\x00[[[", b"[core]\n\tbare = perhaps\n\trepositoryformatversion = 99\n"]
+)
 def test_a_repository_with_a_broken_configuration(good: Path, tmp_path: Path, config: bytes) -> None:
     history = small_history(tmp_path / "odd", 3)
     (history.path / ".git/config").write_bytes(config)
@@ -320,7 +324,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
 def test_a_disk_that_is_full_from_the_start_is_told(good: Path, small_disk: Path, tmp_path: Path, room: int) -> None:
     """Wherever the space ends: configuration, index of pull requests, plan, shard or manifest."""
     pulls = tmp_path / "pulls.jsonl"
-    rows = ({"repository": "x/y", "number": number, "title": "t" * 500, "reviews": []} for number in range(100))
+    rows = ({"repository": "x/y", "number": number, "title": "t" * 500, "reviews": []} for number in range(1, 101))
     pulls.write_text("".join(json.dumps(row) + "\n" for row in rows))
     subprocess.run(["mount", "-o", f"remount,size={max(room, 4)}k", str(small_disk)], check=True)
     if not room:
@@ -332,7 +336,9 @@ def test_a_disk_that_is_full_from_the_start_is_told(good: Path, small_disk: Path
 def test_a_machine_without_git_is_told(good: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     done = finish(
-        launch("harvest", "contextual", good, "-o", tmp_path / "run", "-j1", environment={"PATH": str(tmp_path / "bin")})
+        launch(
+            "harvest", "contextual", good, "-o", tmp_path / "run", "-j1", environment={"PATH": str(tmp_path / "bin")}
+        )
     )
     done.explains("git", status=1)
     assert len(done.err.strip().splitlines()) <= 2
@@ -358,7 +364,9 @@ def test_a_machine_without_git_is_told(good: Path, tmp_path: Path) -> None:
         ("pulls.parquet", b"PAR1 not really"),
     ],
 )
-def test_a_malformed_file_of_pull_requests_is_refused_by_name(good: Path, tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_malformed_file_of_pull_requests_is_refused_by_name(
+    good: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
     (tmp_path / name).write_bytes(content)
     done = agentdata("harvest", "contextual", good, "-o", tmp_path / "run", "-j1", "--pulls", tmp_path / name)
     done.explains(str(tmp_path / name))
@@ -403,7 +411,13 @@ def test_texts_of_pull_requests_are_joined_to_their_changes(tmp_path: Path) -> N
             "body": "Closes #3",
             "reviews": [{"user": {"login": "rae"}, "body": "Good.", "submitted_at": "2024-01-02T00:00:00Z"}],
         },
-        {"repository": "JOINED", "number": 3, "title": "Too few helpers", "body": "Four are not enough.", "comments": []},
+        {
+            "repository": "JOINED",
+            "number": 3,
+            "title": "Too few helpers",
+            "body": "Four are not enough.",
+            "comments": [],
+        },
     ]
     (tmp_path / "pulls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = tmp_path / "run"

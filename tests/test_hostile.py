@@ -1,4 +1,4 @@
-"""Repositories made to do harm are harvested or rejected: nothing of theirs runs, nothing outside the run is written."""
+"""Repositories made to do harm are harvested or rejected: nothing runs, nothing outside of the run is written."""
 
 import os
 import shutil
@@ -37,7 +37,8 @@ def entries_of(history: History, tree: str) -> list[tuple[str, str, bytes]]:
         ["git", "-C", str(history.path), "ls-tree", "-z", tree], capture_output=True, check=True
     ).stdout.split(b"\0")[:-1]
     return [
-        (head.split()[0].decode(), head.split()[2].decode(), name) for head, _, name in (one.partition(b"\t") for one in listed)
+        (head.split()[0].decode(), head.split()[2].decode(), name)
+        for head, _, name in (one.partition(b"\t") for one in listed)
     ]
 
 
@@ -64,7 +65,9 @@ def commit_tree(history: History, tree: str, message: str = "Grow", *parents: st
     return commit
 
 
-def commit_raw(history: History, *, author: bytes, committer: bytes, message: bytes, more: bytes = b"", helper: str = GROWN) -> str:
+def commit_raw(
+    history: History, *, author: bytes, committer: bytes, message: bytes, more: bytes = b"", helper: str = GROWN
+) -> str:
     """A commit object written byte by byte, with a change of `helper.py` in it."""
     entries = [one for one in entries_of(history, "HEAD^{tree}") if one[2] != b"helper.py"]
     tree = make_tree(history, [*entries, ("100644", blob(history, helper.encode()), b"helper.py")])
@@ -125,7 +128,9 @@ def test_trees_with_names_that_point_elsewhere(history: History, tmp_path: Path,
     for entry in (("040000", inner, path), ("100644", blob(history, b"import os\n"), path)):
         commit_tree(history, make_tree(history, [*base, entry]))
         grown = [one for one in base if one[2] != b"helper.py"]
-        commit_tree(history, make_tree(history, [*grown, entry, ("100644", blob(history, GROWN.encode()), b"helper.py")]))
+        commit_tree(
+            history, make_tree(history, [*grown, entry, ("100644", blob(history, GROWN.encode()), b"helper.py")])
+        )
         commit_tree(history, make_tree(history, base), "Shrink")
     before = sorted(str(one) for one in tmp_path.rglob("*"))
     harvested_or_refused(history.path, tmp_path / "run")
@@ -138,7 +143,14 @@ def test_trees_with_names_that_point_elsewhere(history: History, tmp_path: Path,
 
 @pytest.mark.parametrize(
     "content",
-    [b"garbage", b"100644 helper.py", b"100644 helper.py\0short", b"999999 x\0" + b"\1" * 20, b"\xff \0" + b"\0" * 20, b"40000 x\0" + b"\0" * 20],
+    [
+        b"garbage",
+        b"100644 helper.py",
+        b"100644 helper.py\0short",
+        b"999999 x\0" + b"\1" * 20,
+        b"\xff \0" + b"\0" * 20,
+        b"40000 x\0" + b"\0" * 20,
+    ],
 )
 @pytest.mark.parametrize("policy", ["direct", "explore"])
 def test_a_subtree_that_is_no_tree(history: History, tmp_path: Path, content: bytes, policy: str) -> None:
@@ -147,7 +159,9 @@ def test_a_subtree_that_is_no_tree(history: History, tmp_path: Path, content: by
     base = [*entries_of(history, "HEAD^{tree}"), ("040000", bad, b"sub")]
     commit_tree(history, make_tree(history, base), "Add sub")
     grown = [one for one in base if one[2] != b"helper.py"]
-    commit_tree(history, make_tree(history, [*grown, ("100644", blob(history, GROWN.encode()), b"helper.py")]), "Grow helper_1")
+    commit_tree(
+        history, make_tree(history, [*grown, ("100644", blob(history, GROWN.encode()), b"helper.py")]), "Grow helper_1"
+    )
     harvested_or_refused(history.path, tmp_path / "run", "--policy", policy)
     assert len(table(tmp_path / "run", "markdown")) >= 2
 
@@ -156,7 +170,9 @@ def test_a_directory_that_is_really_a_file(history: History, tmp_path: Path) -> 
     base = [*entries_of(history, "HEAD^{tree}"), ("040000", blob(history, b"no tree at all"), b"sub")]
     commit_tree(history, make_tree(history, base), "Add sub")
     grown = [one for one in base if one[2] != b"helper.py"]
-    commit_tree(history, make_tree(history, [*grown, ("100644", blob(history, GROWN.encode()), b"helper.py")]), "Grow helper_1")
+    commit_tree(
+        history, make_tree(history, [*grown, ("100644", blob(history, GROWN.encode()), b"helper.py")]), "Grow helper_1"
+    )
     harvested_or_refused(history.path, tmp_path / "run")
     assert len(table(tmp_path / "run", "markdown")) >= 2
 
@@ -169,7 +185,9 @@ def test_a_listing_is_what_find_prints_even_for_names_with_newlines(history: His
     history.commit("Grow helper_1", {"helper.py": GROWN})
     harvest(history.path, run=tmp_path / "run").succeeds()
     history.git("checkout", "-q", "HEAD~1")
-    (trace,) = [row for row in table(tmp_path / "run", "traces") if row["proof"]["head"] == history.git("rev-parse", "main")]
+    (trace,) = [
+        row for row in table(tmp_path / "run", "traces") if row["proof"]["head"] == history.git("rev-parse", "main")
+    ]
     (listing,) = [event for event in trace["events"] if event["kind"] == "list"]
     shutil.rmtree(history.path / ".git")
     real = subprocess.run(["bash", "-c", listing["command"]], cwd=history.path, capture_output=True, check=True)
@@ -225,7 +243,9 @@ def test_very_deep_directories(history: History, tmp_path: Path) -> None:
     base = [*entries_of(history, "HEAD^{tree}"), ("040000", tree, b"d")]
     commit_tree(history, make_tree(history, base), "Dig")
     grown = [one for one in base if one[2] != b"helper.py"]
-    commit_tree(history, make_tree(history, [*grown, ("100644", blob(history, GROWN.encode()), b"helper.py")]), "Grow helper_1")
+    commit_tree(
+        history, make_tree(history, [*grown, ("100644", blob(history, GROWN.encode()), b"helper.py")]), "Grow helper_1"
+    )
     for policy in ("direct", "explore"):
         done = harvest(history.path, "--policy", policy, run=tmp_path / policy)
         done.succeeds()
@@ -240,8 +260,12 @@ def test_a_tree_that_unfolds_to_millions_of_files(history: History, tmp_path: Pa
     base = [*entries_of(history, "HEAD^{tree}"), ("040000", tree, b"bomb")]
     history.git("update-ref", "refs/heads/main", history.git("commit-tree", make_tree(history, base), "-m", "Begin"))
     grown = [one for one in base if one[2] != b"helper.py"]
-    commit_tree(history, make_tree(history, [*grown, ("100644", blob(history, GROWN.encode()), b"helper.py")]), "Grow helper_1")
-    done = measured("harvest", "contextual", history.path, "--policy", "explore", "-o", tmp_path / "run", "-j1", seconds=60)
+    commit_tree(
+        history, make_tree(history, [*grown, ("100644", blob(history, GROWN.encode()), b"helper.py")]), "Grow helper_1"
+    )
+    done = measured(
+        "harvest", "contextual", history.path, "--policy", "explore", "-o", tmp_path / "run", "-j1", seconds=60
+    )
     done.succeeds()
     assert done.peak_megabytes < 700
     assert len(table(tmp_path / "run", "markdown")) == 1
@@ -276,7 +300,10 @@ def test_people_and_dates_of_every_kind(history: History, tmp_path: Path, author
     assert len(table(tmp_path / "run", "markdown")) >= 2
 
 
-SIGNED = {"author": b"author " + PERSON + b" 1600000000 +0000\n", "committer": b"committer " + PERSON + b" 1600000000 +0000\n"}
+SIGNED = {
+    "author": b"author " + PERSON + b" 1600000000 +0000\n",
+    "committer": b"committer " + PERSON + b" 1600000000 +0000\n",
+}
 
 
 @pytest.mark.parametrize(
@@ -316,8 +343,8 @@ def test_messages_in_every_encoding_that_a_commit_may_claim(history: History, tm
         b"\xff\xfe\xfd",
         b"Grow\0helper_1",
         b"\x1b]0;owned\x07\x1b[2J",
-        b"Revert \"x\"\n\nThis reverts commit " + b"0" * 40 + b".",
-        b"Revert \"x\"\n\nThis reverts commit " + b"a" * 45 + b".",
+        b'Revert "x"\n\nThis reverts commit ' + b"0" * 40 + b".",
+        b'Revert "x"\n\nThis reverts commit ' + b"a" * 45 + b".",
         b"Grow (#99999999999999999999999999)",
         b"Fixes #" + b"9" * 5000,
         "\u2028\u2029\x85 Grow".encode(),
@@ -355,7 +382,14 @@ def test_merge_messages_of_every_kind(history: History, tmp_path: Path, kind: st
 
 @pytest.mark.parametrize(
     "message",
-    [b"a" * 400_000, b"x" + b" " * 400_000 + b"y", b"a." * 200_000, b"fixes " * 60_000, b"\n" * 400_000 + b"x", b"Cc" + b"\t" * 400_000],
+    [
+        b"a" * 400_000,
+        b"x" + b" " * 400_000 + b"y",
+        b"a." * 200_000,
+        b"fixes " * 60_000,
+        b"\n" * 400_000 + b"x",
+        b"Cc" + b"\t" * 400_000,
+    ],
 )
 def test_long_messages_take_no_longer_than_they_are(history: History, tmp_path: Path, message: bytes) -> None:
     commit_raw(history, **SIGNED, message=b"Grow\n\n" + message)
@@ -384,7 +418,14 @@ def test_files_of_every_shape_take_no_longer_than_they_are(history: History, tmp
     history.commit("Remove odd", {"odd.py": None})
     begun = time.monotonic()
     done = harvest(
-        history.path, "--policy", "explore", "--render", "markdown,xml,messages", "most_tokens=10000000", run=tmp_path / "run", seconds=15
+        history.path,
+        "--policy",
+        "explore",
+        "--render",
+        "markdown,xml,messages",
+        "most_tokens=10000000",
+        run=tmp_path / "run",
+        seconds=15,
     )
     done.succeeds()
     assert time.monotonic() - begun < 15
@@ -453,7 +494,9 @@ def test_a_file_of_100_megabytes(history: History, tmp_path: Path) -> None:
     size = 100_000_000
     base = [one for one in entries_of(history, "HEAD^{tree}") if one[2] != b"helper.py"]
     big, other = blob(history, b"\0" * size), blob(history, b"a" * size)
-    for number, added in enumerate(([(big, b"big.py")], [(other, b"big.py")], [], [(other, b"moved.py")], [(other, b"LICENSE")], [])):
+    for number, added in enumerate(
+        ([(big, b"big.py")], [(other, b"big.py")], [], [(other, b"moved.py")], [(other, b"LICENSE")], [])
+    ):
         helper = ("100644", blob(history, numbered("helper", 5 + number).encode()), b"helper.py")
         tree = make_tree(history, [*base, helper, *(("100644", oid, name) for oid, name in added)])
         commit_tree(history, tree, f"Step {number}")
@@ -502,11 +545,12 @@ def test_commits_of_ten_thousand_files(history: History, tmp_path: Path) -> None
 # Code of the repository
 
 
-HOOKS = (
-    "applypatch-msg commit-msg fsmonitor-watchman post-checkout post-commit post-index-change post-merge post-rewrite "
-    "post-update pre-applypatch pre-auto-gc pre-commit pre-merge-commit pre-push pre-rebase pre-receive prepare-commit-msg "
-    "proc-receive push-to-checkout reference-transaction sendemail-validate update post-receive p4-pre-submit"
-).split()
+HOOKS = """
+applypatch-msg commit-msg fsmonitor-watchman post-checkout post-commit post-index-change post-merge
+post-rewrite post-update pre-applypatch pre-auto-gc pre-commit pre-merge-commit pre-push pre-rebase
+pre-receive prepare-commit-msg proc-receive push-to-checkout reference-transaction
+sendemail-validate update post-receive p4-pre-submit
+"""
 EXECUTING = """
 [core]
     fsmonitor = {canary}
@@ -592,9 +636,11 @@ def booby_trap(history: History, tmp_path: Path) -> None:
     program = tmp_path / "canary.sh"
     hooks = history.path / ".git/hooks"
     hooks.mkdir(exist_ok=True)
-    for name in HOOKS:
+    for name in HOOKS.split():
         shutil.copy(program, hooks / name)
-    (tmp_path / "included").write_text(f"[core]\n\tfsmonitor = {program}\n\tsshCommand = {program}\n[diff]\n\texternal = {program}\n")
+    (tmp_path / "included").write_text(
+        f"[core]\n\tfsmonitor = {program}\n\tsshCommand = {program}\n[diff]\n\texternal = {program}\n"
+    )
     (tmp_path / "attributes").write_text("* diff=evil filter=evil merge=evil\n")
     (history.path / ".git/info").mkdir(exist_ok=True)
     (history.path / ".git/info/attributes").write_text("* diff=evil filter=evil merge=evil\n")
@@ -643,7 +689,9 @@ def test_missing_objects_of_a_booby_trapped_clone_are_not_fetched(
     assert not canary()
 
 
-def test_the_environment_of_the_user_does_not_change_what_is_harvested(history: History, tmp_path: Path, canary: Callable[[], bool]) -> None:
+def test_the_environment_of_the_user_does_not_change_what_is_harvested(
+    history: History, tmp_path: Path, canary: Callable[[], bool]
+) -> None:
     """Variables and configuration of a user who has git set up in an uncommon way."""
     history.commit("Move", {"helper.py": None, "moved.py": numbered("helper", 4) + "\n\n\nx = 1\n"})
     harvest(history.path, run=tmp_path / "plain").succeeds()
@@ -651,8 +699,9 @@ def test_the_environment_of_the_user_does_not_change_what_is_harvested(history: 
     home.mkdir()
     program = tmp_path / "canary.sh"
     (home / ".gitconfig").write_text(
-        f"[diff]\n\trenames = false\n\tnoprefix = true\n\tmnemonicPrefix = true\n\tcontext = 0\n\texternal = {program}\n"
-        f"\talgorithm = patience\n\torderFile = {program}\n[core]\n\tpager = {program}\n\tabbrev = 4\n\tquotePath = false\n"
+        f"[diff]\n\trenames = false\n\tnoprefix = true\n\tmnemonicPrefix = true\n\tcontext = 0\n"
+        f"\texternal = {program}\n\talgorithm = patience\n\torderFile = {program}\n"
+        f"[core]\n\tpager = {program}\n\tabbrev = 4\n\tquotePath = false\n"
         "[i18n]\n\tlogOutputEncoding = latin-1\n[color]\n\tui = always\n[log]\n\tdate = relative\n"
     )
     environment = {
@@ -675,21 +724,53 @@ def test_the_environment_of_the_user_does_not_change_what_is_harvested(history: 
     assert table(tmp_path / "run", "markdown") == table(tmp_path / "plain", "markdown")
 
 
+BENDING = """
+[diff]
+    renames = copies
+    noprefix = true
+    mnemonicPrefix = true
+    context = 0
+    interHunkContext = 9
+    algorithm = patience
+    relative = true
+    suppressBlankEmpty = true
+    submodule = log
+    wordRegex = .
+    colorMoved = zebra
+    ignoreSubmodules = all
+    renameLimit = 1
+[core]
+    abbrev = 4
+    whitespace = cr-at-eol
+    autocrlf = true
+    eol = crlf
+    worktree = /nowhere
+    precomposeUnicode = true
+    bigFileThreshold = 10
+    commentChar = G
+[i18n]
+    logOutputEncoding = latin-1
+    commitEncoding = latin-1
+[color]
+    ui = always
+    diff = always
+[grep]
+    patternType = perl
+    lineNumber = false
+    column = true
+    fullName = true
+"""
+
+
 def test_a_configuration_that_bends_differences_does_not_change_them(history: History, tmp_path: Path) -> None:
     history.commit("Move", {"helper.py": None, "moved.py": numbered("helper", 4) + "\n\n\nx = 1\n"})
     harvest(history.path, run=tmp_path / "plain").succeeds()
     with (history.path / ".git/config").open("a") as config:
-        config.write(
-            "[diff]\n\trenames = copies\n\tnoprefix = true\n\tmnemonicPrefix = true\n\tcontext = 0\n\tinterHunkContext = 9\n"
-            "\talgorithm = patience\n\trelative = true\n\tsuppressBlankEmpty = true\n\tsubmodule = log\n\twordRegex = .\n"
-            "\tcolorMoved = zebra\n\tdirstat = files\n\tignoreSubmodules = all\n\trenameLimit = 1\n\tstatGraphWidth = 1\n"
-            "[core]\n\tabbrev = 4\n\twhitespace = cr-at-eol\n\tautocrlf = true\n\teol = crlf\n\tworktree = /nowhere\n"
-            "\tprecomposeUnicode = true\n\tbigFileThreshold = 10\n\tcommentChar = G\n"
-            "[i18n]\n\tlogOutputEncoding = latin-1\n\tcommitEncoding = latin-1\n[color]\n\tui = always\n\tdiff = always\n"
-            "[grep]\n\tpatternType = perl\n\tlineNumber = false\n\tcolumn = true\n\tfullName = true\n"
-        )
+        config.write(BENDING)
     (history.path / ".git/info").mkdir(exist_ok=True)
-    (history.path / ".git/info/attributes").write_text("*.py binary -diff -text diff=cpp whitespace=-blank-at-eol eol=crlf\n")
+    (history.path / ".git/info/attributes").write_text(
+        "*.py binary -diff -text diff=cpp whitespace=-blank-at-eol eol=crlf\n"
+    )
     harvest(history.path, run=tmp_path / "run").succeeds()
     assert table(tmp_path / "run", "markdown") == table(tmp_path / "plain", "markdown")
 

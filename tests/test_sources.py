@@ -230,9 +230,8 @@ def test_a_list_that_is_missing_or_a_directory_is_refused_by_its_name(tmp_path: 
 
 def test_a_repository_whose_path_is_not_utf_8_is_harvested_or_refused(tmp_path: Path) -> None:
     small_history(tmp_path / "plain", 3)
-    path = os.fsencode(tmp_path) + b"/n\xffme"
-    os.rename(tmp_path / "plain", path)
-    done = harvest(os.fsdecode(path), run=tmp_path / "run")
+    path = (tmp_path / "plain").rename(tmp_path / os.fsdecode(b"n\xffme"))
+    done = harvest(path, run=tmp_path / "run")
     done.has_no_traceback()
     assert done.status == 0 or "UTF-8" in done.err
 
@@ -259,7 +258,9 @@ def test_a_url_is_mirrored_once_and_then_read_from_the_cache(
 
 
 def test_the_cache_may_be_named_by_the_environment(history: History, tmp_path: Path) -> None:
-    harvest(f"file://{history.path}", run=tmp_path / "run", environment={"AGENTDATA_CACHE": str(tmp_path / "mine")}).succeeds()
+    harvest(
+        f"file://{history.path}", run=tmp_path / "run", environment={"AGENTDATA_CACHE": str(tmp_path / "mine")}
+    ).succeeds()
     assert list((tmp_path / "mine/mirrors").glob("*.git"))
 
 
@@ -296,7 +297,9 @@ def test_a_url_of_an_empty_repository_is_told_and_works_once_it_has_commits(tmp_
 
 def test_a_url_of_a_shallow_clone_is_told(history: History, tmp_path: Path) -> None:
     path = tmp_path / "shallow"
-    subprocess.run(["git", "clone", "-q", "--depth=1", f"file://{history.path}", str(path)], check=True, capture_output=True)
+    subprocess.run(
+        ["git", "clone", "-q", "--depth=1", f"file://{history.path}", str(path)], check=True, capture_output=True
+    )
     done = harvest(f"file://{path}", "--cache", tmp_path / "cache", run=tmp_path / "run")
     done.explains("shallow", status=1)
 
@@ -354,7 +357,9 @@ def test_an_excluded_repository_is_left_out_by_name(history: History, tmp_path: 
 
 def test_an_excluded_repository_is_recognised_by_the_origin_of_its_clone(history: History, tmp_path: Path) -> None:
     path = clone(history, tmp_path / "renamed")
-    subprocess.run(["git", "-C", str(path), "remote", "set-url", "origin", "git@github.com:sympy/sympy.git"], check=True)
+    subprocess.run(
+        ["git", "-C", str(path), "remote", "set-url", "origin", "git@github.com:sympy/sympy.git"], check=True
+    )
     harvest(path, run=tmp_path / "run").succeeds()
     assert reasons(tmp_path / "run") == {"sources/excluded-repository": 1}
 
