@@ -8,8 +8,11 @@ RUN apt-get update \
 COPY . /src
 RUN pip install --no-cache-dir /src && rm -rf /src
 
-RUN useradd --create-home agentdata && install --directory --owner=agentdata /data
+# Any --user may write where nothing is mounted, and mirror a file:// repository that another user owns.
+RUN useradd --create-home agentdata \
+    && install --directory --mode=1777 /data \
+    && git config --system --add safe.directory '*'
 USER agentdata
-ENV AGENTDATA_CACHE=/data/cache
+ENV AGENTDATA_CACHE=/data/cache HF_HOME=/data/cache/huggingface
 WORKDIR /data
 ENTRYPOINT ["agentdata"]
