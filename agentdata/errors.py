@@ -47,4 +47,6 @@ def explain_os_error(error: OSError, doing: str) -> RunError:
         return RunError(
             f"Not permitted while {doing}: {error}. Choose another directory with -o, or change its permissions."
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return RunError(f"A file is in the way while {doing}: {error}. Choose another directory with -o.")
     return RunError(f"Failed while {doing}: {error}. Run the same command again; finished shards are kept.")

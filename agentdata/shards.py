@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from agentdata.errors import UsageError
+from agentdata.errors import RunError, UsageError
 from agentdata.records import Count, Manifest, Record, Shard, Table
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -232,15 +232,20 @@ def read_manifest(run: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValueError as error:
-        raise UsageError(f"{path} is not a manifest of this version of agentdata: {error}") from error
+        words = " ".join(str(error).split())[:200]
+        raise UsageError(f"{path} is not a manifest of this version of agentdata: {words}") from error
 
 
 def read_rows(path: Path, record: type[RecordType]) -> Iterator[RecordType]:
     """The rows of one shard as records."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=64):
-            for row in batch.to_pylist():
-                yield record.model_validate(row)
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=64):
+                for row in batch.to_pylist():
+                    yield record.model_validate(row)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise RunError(f"{path} cannot be read: {words}. `agentdata check` names what to harvest again.") from error
 
 
 def read_table(run: Path, table: str, record: type[RecordType]) -> Iterator[RecordType]:

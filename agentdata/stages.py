@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, forkserver, get_context, parent_process, resource_tracker
 from typing import Literal, TypeVar
 
 from agentdata.errors import RunError, UsageError
@@ -38,12 +39,15 @@ def run_jobs(
 
 def _run_in_processes(jobs: Iterable[Job], work: Callable[[Job], Result], workers: int) -> Iterator[Result]:
     remaining = iter(jobs)
+    _start_fork_server()
     pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_prepare_worker)
     try:
-        running = {pool.submit(work, job) for job in islice(remaining, 2 * workers)}
+        with _uninterrupted(signal.SIGINT, signal.SIGTERM):
+            running = {pool.submit(work, job) for job in islice(remaining, 2 * workers)}
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(work, job) for job in islice(remaining, len(finished))}
+            with _uninterrupted(signal.SIGINT, signal.SIGTERM):
+                running |= {pool.submit(work, job) for job in islice(remaining, len(finished))}
             for future in finished:
                 yield future.result()
     except BrokenProcessPool as error:
@@ -56,6 +60,23 @@ def _run_in_processes(jobs: Iterable[Job], work: Callable[[Job], Result], worker
         for process in list((pool._processes or {}).values()):
             process.terminate()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_fork_server() -> None:
+    """Start what makes workers with Ctrl-C blocked: a terminal sends it to the whole group, also to a Python just starting."""
+    resource_tracker.ensure_running()
+    with _uninterrupted(signal.SIGINT):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _uninterrupted(*numbers: signal.Signals) -> Iterator[None]:
+    """Hold signals back: a pool that is stopped while it starts a process or a thread cannot be shut down."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _prepare_worker() -> None:

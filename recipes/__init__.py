@@ -65,14 +65,19 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _text(folder: Path, value: str) -> str:
     """A prompt given as a file beside the recipe, else beside the built-in ones, else as the text itself."""
+    if not value.endswith((".md", ".json")) or "\n" in value:
+        return value
     for base in (folder, HERE):
-        if value.endswith((".md", ".json")) and (base / value).is_file():
-            return (base / value).read_text(encoding="utf-8").strip()
-    return value
+        if (base / value).is_file():
+            try:
+                return (base / value).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"Cannot read {base / value}, which the recipe names: {error}.") from error
+    raise UsageError(f"The recipe names the file {value!r}, which is neither in {folder} nor in {HERE}.")
 
 
 def _languages(value: Any) -> list[str]:
-    chosen = [value] if isinstance(value, str) else list(value or [])
+    chosen = list(value) if isinstance(value, list | tuple) else [value] if value else []
     chosen = [name for one in chosen for name in GROUPS.get(str(one), (str(one),))]
     unknown = [name for name in chosen if name not in LANGUAGES]
     if unknown or not chosen:

@@ -155,6 +155,10 @@ def report(run: Path, outcome: "Outcome") -> None:
         print(f"agentdata: {failure.error}", file=sys.stderr)
     manifest = outcome.manifest
     if manifest is None:
+        if outcome.failures:
+            raise RunError(
+                f"{len(outcome.failures)} repositories failed; the same command tries them again. {run} is not finished."
+            )
         print(f"This share is done; other shares of {run} are still owed.")
         return
     counts = {count.name: count.count for count in manifest.counts}

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agentdata.errors import RunError, SourceError
@@ -42,6 +43,9 @@ TABLES: dict[str, type[Record]] = {
     "rejected": Rejected,
     **RENDERINGS,
 }
+
+
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def check_run(run: Path, *, share: float) -> None:
@@ -81,17 +85,22 @@ def _check_shard(run: Path, table: str, shard: Shard) -> str:
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
             return "has another content than when it was written"
-    with pq.ParquetFile(path) as parquet:
-        if parquet.metadata.num_rows != shard.rows:
-            return f"has {parquet.metadata.num_rows} rows, not {shard.rows}"
-        if table in TABLES and parquet.schema_arrow != arrow_schema(TABLES[table]):
-            return "has another schema than its record"
+    try:
+        with pq.ParquetFile(path) as parquet:
+            if parquet.metadata.num_rows != shard.rows:
+                return f"has {parquet.metadata.num_rows} rows, not {shard.rows}"
+            if table in TABLES and parquet.schema_arrow != arrow_schema(TABLES[table]):
+                return "has another schema than its record"
+    except (OSError, pa.ArrowException) as error:
+        return f"cannot be read: {error}"
     return ""
 
 
 def check_proofs(run: Path, share: float, checked: Counter[str]) -> Iterator[str]:
     """Faults of traces: a share of them is replayed from the repository, and all samples must carry their proof."""
-    sources = {source.name: source for source in read_table(run, "sources", HarvestedSource)}
+    sources: dict[str, list[Path]] = {}
+    for source in read_table(run, "sources", HarvestedSource):
+        sources.setdefault(source.name, []).append(Path(source.git_dir))
     digests: dict[str, str] = {}
     traces = sum(table.rows for table in read_manifest(run).tables if table.name == "traces")
     with Progress("proving", traces, unit="traces") as progress:
@@ -100,10 +109,9 @@ def check_proofs(run: Path, share: float, checked: Counter[str]) -> Iterator[str
             digests[trace.change_id] = trace.proof.digest
             if int(trace.id, 16) / 16 ** len(trace.id) < share:
                 checked["traces replayed"] += 1
-                try:
-                    prove_again(trace, Path(sources[trace.repo].git_dir), checked)
-                except (ReplayError, SourceError) as error:
-                    yield f"trace {trace.id} of {trace.repo}: {error}"
+                fault = _prove_somewhere(trace, sources.get(trace.repo, []), checked)
+                if fault:
+                    yield f"trace {trace.id} of {trace.repo}: {fault}"
     for name, record in RENDERINGS.items():
         for sample in read_table(run, name, record):
             checked["samples"] += 1
@@ -111,11 +119,26 @@ def check_proofs(run: Path, share: float, checked: Counter[str]) -> Iterator[str
                 yield f"sample {sample.id} of {sample.repo} carries a proof that no trace has"
 
 
+def _prove_somewhere(trace: Trace, git_dirs: list[Path], checked: Counter[str]) -> str:
+    """Replay a trace from the repository of its name, or from one of those; the fault, or an empty string."""
+    fault = "its repository is not in the table `sources`"
+    for git_dir in git_dirs:
+        try:
+            prove_again(trace, git_dir, checked)
+        except (ReplayError, SourceError, ValueError) as error:  # A forged event may say anything.
+            fault = str(error)
+        else:
+            return ""
+    return fault
+
+
 def prove_again(trace: Trace, git_dir: Path, checked: Counter[str]) -> None:
     """Replay one trace from the repository itself. Raises ReplayError or SourceError."""
     proof = trace.proof
     if digest_of(trace.events) != proof.digest:
         raise ReplayError("replay-digest", "its events are not those that were proved")
+    if not (COMMIT.fullmatch(proof.snapshot) and COMMIT.fullmatch(proof.head)):
+        raise ReplayError("replay-state", "its proof names no commits")
     with git.Repository(git_dir) as repository:
         snapshot, head = (_reader(repository, commit) for commit in (proof.snapshot, proof.head))
         for file in proof.files:
@@ -165,10 +188,17 @@ def _check_output(event: Event, output: bytes) -> None:
 
 def _grep(git_dir: Path, commit: str, event: Event) -> bytes:
     """What a search prints, by `git grep` over the snapshot's tree."""
+    # A run may come from strangers: only a search of the one known form is made, never what else git grep can do.
     searched, _, cut = event.command.partition(" | head -n ")
-    words = shlex.split(searched)[2:]
-    border = words.index("--")
-    command = git.command(git_dir, "grep", *words[:border], commit, *words[border:])
+    words = shlex.split(searched)
+    if (
+        words[:5] != ["git", "grep", "-n", "-I", "-w"]
+        or not re.fullmatch(r"\w+", words[5])
+        or words[6] != "--"
+        or not cut.isdigit()
+    ):
+        raise ReplayError("replay-output", f"{event.command!r} is no search that a harvest makes")
+    command = git.command(git_dir, "grep", *words[2:6], commit, *words[6:])
     command.remove("--literal-pathspecs")
     lines = git.output(command).split(b"\n")[:-1][: int(cut)]
     prefix = commit.encode() + b":"
@@ -183,10 +213,15 @@ def _list(git_dir: Path, commit: str, event: Event) -> bytes:
     """What a listing prints, by `git ls-tree`."""
     found = re.search(r"-maxdepth (\d+)", event.command)
     depth = int(found[1]) if found else 1
-    names = git.run(git_dir, "ls-tree", "-r", "-t", "-z", "--name-only", commit).split(b"\0")[:-1]
-    shallow = [
-        name
-        for name in names
-        if name.count(b"/") < depth and not any(part.startswith(b".") for part in name.split(b"/"))
-    ]
-    return b"\n".join(sorted([b".", *(b"./" + name for name in shallow)])) + b"\n"
+    lines = b"\n".join([b".", *_names(git_dir, commit, depth, b"./")]).split(b"\n")
+    return b"\n".join(sorted(lines)) + b"\n"
+
+
+def _names(git_dir: Path, tree: str, depth: int, prefix: bytes) -> Iterator[bytes]:
+    for line in git.run(git_dir, "ls-tree", "-z", tree).split(b"\0")[:-1]:
+        head, _, name = line.partition(b"\t")
+        _, kind, oid = head.decode().split()
+        if not name.startswith(b"."):
+            yield prefix + name
+            if kind == "tree" and depth > 1:
+                yield from _names(git_dir, oid, depth - 1, prefix + name + b"/")

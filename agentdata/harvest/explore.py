@@ -39,8 +39,6 @@ QUOTE_BYTES = {
     0x22: '\\"',
     0x5C: "\\\\",
 }
-MAGIC = re.compile(r"^:|[*?\[\]\\]")
-"""What git does not take literally in a pathspec."""
 FEW_FILES = 3
 """A term in no more files than this is worth a search however few files there are."""
 JOIN_READS = 10
@@ -102,7 +100,8 @@ class Explorer:
             paths = [b".", *self.trees.listing(tree, depth)]
             if len(paths) <= self.options.most_listed:
                 command = f"find . -maxdepth {depth} -not -path '*/.*' | LC_ALL=C sort"
-                return [Event(kind="list", command=command, text=shown(b"\n".join(sorted(paths)) + b"\n"))]
+                lines = b"\n".join(paths).split(b"\n")  # A name with a line end in it is two lines to `sort`.
+                return [Event(kind="list", command=command, text=shown(b"\n".join(sorted(lines)) + b"\n"))]
         return []
 
     # Reading
@@ -151,7 +150,10 @@ class Explorer:
         if not sources:
             return []
         suffixes = filters.suffixes_of(self.recipe.languages)
-        directory, blobs = self.trees.scope(tree, suffixes, sources[0].path.encode(), self.options.search_bytes)
+        try:
+            directory, blobs = self.trees.scope(tree, suffixes, sources[0].path.encode(), self.options.search_bytes)
+        except ObjectError:
+            return []
         events: list[Event] = []
         touched = {file.path for file in change.files}
         done = 0
@@ -201,8 +203,7 @@ class Explorer:
         if not touched & paths or any(len(hit.text) > MOST_LINE for hit in hits):
             return []
         lines = [quote_path(hit.path).encode() + b":%d:" % hit.line + hit.text + b"\n" for hit in hits]
-        literal = MAGIC.sub(r"\\\g<0>", decode(directory)[0])
-        patterns = " ".join(shlex.quote(f"{literal}*{suffix}") for suffix in suffixes)
+        patterns = " ".join(shlex.quote(f"{pathspec(directory)}*{suffix}") for suffix in suffixes)
         command = f"git grep -n -I -w {shlex.quote(term)} -- {patterns} | head -n {most}"
         events = [Event(kind="search", command=command, text=shown(b"".join(lines)))]
         wrong = [path for path in sorted(paths - touched) if filters.role_of(path, self.recipe.languages) == "source"]
@@ -250,6 +251,12 @@ def merge(ranges: Sequence[Range]) -> list[Range]:
 def shown(output: bytes) -> str:
     """Output of a command as an agent's tool shows it: bytes that are not UTF-8 become the replacement character."""
     return output.decode("utf-8", "replace")
+
+
+def pathspec(directory: bytes) -> str:
+    """A directory as the beginning of a pathspec that means it and nothing else."""
+    text = re.sub(r"([*?\[\\])", r"\\\1", decode(directory)[0])
+    return f"./{text}" if text.startswith(":") else text
 
 
 def quote_path(path: bytes) -> str:

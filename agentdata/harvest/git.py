@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from agentdata.errors import ObjectError, SourceError, UsageError
+from agentdata.errors import ObjectError, RunError, SourceError, UsageError
 from agentdata.harvest.caches import Cache
 from agentdata.records import Encoding
 
@@ -62,6 +62,7 @@ def environment() -> dict[str, str]:
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": os.devnull,
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
@@ -144,7 +145,7 @@ def failure(git_dir: Path, stderr: bytes) -> SourceError:
     words = " ".join(stderr.decode("utf-8", "replace").split())[-400:] or "git ended without a word"
     if re.search(r"not a git repository", words):
         return SourceError("not-a-repository", f"{git_dir} is not a git repository: {words}")
-    if re.search(r"protocol|promisor|transport 'none'|could not fetch|not allowed", words):
+    if re.search(r"transport '\w+' not allowed|could not fetch \S+ from promisor remote|promisor remote", words):
         return SourceError(
             "partial-clone",
             f"{git_dir} is a partial clone that lacks objects: run `git fetch --refetch` in it, or clone it whole.",
@@ -304,7 +305,19 @@ class Repository:
             yield content[:-1]
 
     def _broken(self, oid: str) -> None:
+        processes = [process for process in (self._contents, self._sizes) if process is not None]
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+        ended = {process.returncode for process in processes}
         self.close()
+        if any(status is not None and status < 0 for status in ended):
+            raise RunError(
+                f"A git process that read {self.git_dir} was killed, most often for lack of memory. Run the same command "
+                "again with fewer --workers; finished shards are kept."
+            )
+        if not self.git_dir.exists():
+            raise RunError(f"{self.git_dir} is gone: bring it back, and run the same command again.")
         raise ObjectError("corrupt-object", f"git cannot read object {oid} of {self.git_dir}; run `git fsck` in it")
 
     def commit(self, oid: str) -> CommitHeader:
@@ -405,7 +418,8 @@ def parse_commit(content: bytes) -> CommitHeader:
             encoding = value.decode("ascii", "replace")
     try:
         message = body.decode(encoding)
-    except (UnicodeDecodeError, LookupError):
+        message.encode()  # Some codecs give lone surrogates, which nothing can store.
+    except (ValueError, LookupError):
         message = decode(body)[0]
     return CommitHeader(
         tree, tuple(parents), decode(author[0])[0], decode(author[1])[0], author[2], committed_at, message
@@ -414,7 +428,12 @@ def parse_commit(content: bytes) -> CommitHeader:
 
 def _signature(value: bytes) -> tuple[bytes, bytes, int]:
     found = re.match(rb"(.*?) ?<([^>]*)>(?: (-?\d+))?", value)
-    return (found[1], found[2], int(found[3] or 0)) if found else (value, b"", 0)
+    return (found[1], found[2], seconds(found[3] or b"")) if found else (value, b"", 0)
+
+
+def seconds(digits: bytes) -> int:
+    """A time as a commit states it; 0 for none, and for one that is none."""
+    return int(digits) if re.fullmatch(rb"-?\d{1,18}", digits) else 0
 
 
 def decode(content: bytes) -> tuple[str, Encoding]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import subprocess
+import tempfile
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ MERGE_NUMBER = re.compile(
 )
 BRANCH_NAMES = (
     rb"main|master|trunk|develop|development|dev|next|stable|staging|production|maint|release"
-    rb"|(?:rel_?|release[-/_]?|v|maint[-/_]?|stable[-/_]?)?\d+(?:[._]\w+)*"
+    rb"|(?:rel_?|release[-/_]?|v|maint[-/_]?|stable[-/_]?)?\d+(?:[._][0-9A-Za-z]+)*"
 )
 SYNC = re.compile(
     rb"^Merge (?:(?:remote(?:-tracking)?[ -])?branch(?:es)? |tag |commit )?'?(?:remotes/)?(?:[\w.-]+/)?(?:"
@@ -84,13 +85,13 @@ def find_landings(git_dir: Path, head: str) -> list[Landing]:
 
 def pull_heads(git_dir: Path) -> dict[int, str]:
     """Heads of pull- and merge-requests by number, where the clone is a mirror."""
-    lines = git.run(git_dir, "for-each-ref", "--format=%(objecttype) %(objectname) %(refname)", *PULL_REFS).decode()
+    lines = git.run(git_dir, "for-each-ref", "--format=%(objecttype) %(objectname) %(refname)", *PULL_REFS)
     found = {}
-    for line in lines.splitlines():
-        kind, oid, name = line.split(" ", 2)
-        number = name.split("/")[-2]
-        if kind == "commit" and number.isdigit():
-            found[int(number)] = oid
+    for line in lines.split(b"\n")[:-1]:
+        kind, oid, name = line.split(b" ", 2)
+        number = name.split(b"/")[-2]
+        if kind == b"commit" and number.isdigit() and _small(number):
+            found[_small(number)] = oid.decode()
     return found
 
 
@@ -104,7 +105,7 @@ def read_graph(git_dir: Path, head: str, more: list[str]) -> Graph:
         oid = bytes.fromhex(own.decode())
         graph.index[oid] = len(graph.oids)
         graph.oids.append(oid)
-        graph.times.append(int(committed or 0))
+        graph.times.append(git.seconds(committed))
         key = hashlib.blake2b(b"\0".join((email, authored, subject)), digest_size=8).digest()
         graph.keys.append(int.from_bytes(key, "little"))
         graph.numbers.append(_squash_number(subject) if len(its_parents) == 1 else 0)
@@ -120,7 +121,8 @@ def read_graph(git_dir: Path, head: str, more: list[str]) -> Graph:
         graph.first.append(indices[0] if indices else -1)
         if len(indices) > 1:
             graph.others[commit] = tuple(indices[1:])
-    for record in _revisions(git_dir, "%H%x00%B%x01", [head, *more], "--merges", separator=b"\x01\n"):
+    # git stores no NUL in a message that it prints, so two of them end a record whatever a message says.
+    for record in _revisions(git_dir, "%H%x00%B%x00%x00", [head, *more], "--merges", separator=b"\0\0\n"):
         own, _, message = record.partition(b"\0")
         commit = graph.index[bytes.fromhex(own.decode())]
         number = MERGE_NUMBER.search(message)
@@ -142,7 +144,7 @@ def _squash_number(subject: bytes) -> int:
 
 
 def _small(digits: bytes) -> int:
-    number = int(digits[:12])
+    number = int(digits[:12]) if len(digits) <= 12 else 0
     return number if number < 2**31 else 0
 
 
@@ -326,20 +328,28 @@ def patch_ids(git_dir: Path, commits: list[str]) -> dict[str, str]:
     """Git's stable patch-id of each commit that changes something."""
     if not commits:
         return {}
-    patches = git.run(
-        git_dir,
-        "diff-tree",
-        "-p",
-        "--text",
-        "-r",
-        "--no-ext-diff",
-        "--no-textconv",
-        "--stdin",
-        stdin="\n".join(commits).encode() + b"\n",
-    )
-    done = subprocess.run(
-        ["git", "patch-id", "--stable"], input=patches, capture_output=True, env=git.environment(), check=True
-    )
+    # The patches may be as large as the history: they go from one process to the other.
+    options = ("-p", "--text", "-r", "--no-ext-diff", "--no-textconv", "--stdin")
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as errors:
+        asked.write("\n".join(commits).encode() + b"\n")
+        asked.seek(0)
+        differences = subprocess.Popen(
+            git.command(git_dir, "diff-tree", *options),
+            stdin=asked,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=git.environment(),
+        )
+        with differences:
+            done = subprocess.run(
+                git.command(git_dir, "patch-id", "--stable"),
+                stdin=differences.stdout,
+                capture_output=True,
+                env=git.environment(),
+            )
+        errors.seek(0)
+        if differences.returncode != 0 or done.returncode != 0:
+            raise git.failure(git_dir, errors.read() or done.stderr)
     return {commit: patch for patch, commit in (line.split() for line in done.stdout.decode().splitlines())}
 
 
@@ -350,7 +360,10 @@ def mark_reverts(git_dir: Path, graph: Graph, found: list[Found], landings: list
     with git.Repository(git_dir) as repository:
         for commit in graph.reverting:
             place = place_of.get(commit)
-            said = re.search(r"[Rr]everts? commit ([0-9a-f]{40,64})", repository.commit(graph.hex(commit)).message)
+            said = re.search(
+                r"[Rr]everts? commit ([0-9a-f]{40}(?:[0-9a-f]{24})?)(?![0-9a-f])",
+                repository.commit(graph.hex(commit)).message,
+            )
             if place is None or said is None:
                 continue
             target = place_of.get(graph.index.get(bytes.fromhex(said[1]), -1))

@@ -37,11 +37,9 @@ class Narrator:
                 return files.get(path) or self._untouched(change, path)
 
             proof = prove(events, snapshot, file_proofs(change.edits), (change.snapshot, change.head))
-        except SourceError as error:
-            return Rejected(id=change.id, repo=change.repo, stage="traces", reason=error.reason, detail=str(error))
         except PatchError as error:
             return Rejected(id=change.id, repo=change.repo, stage="traces", reason="patch-unfit", detail=str(error))
-        except ReplayError as error:
+        except (ReplayError, SourceError) as error:
             return Rejected(id=change.id, repo=change.repo, stage="traces", reason=error.reason, detail=str(error))
         options = self.options
         return Trace(

@@ -11,7 +11,9 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
+
+import pyarrow as pa
 
 from agentdata.errors import UsageError
 from agentdata.harvest.texts import clean
@@ -61,10 +63,9 @@ class PullTexts:
             return PullText()
         title, body = clean(_text(row, "title")), clean(_text(row, "body"))
         spoken = [*_list(row, "comments"), *_list(row, "reviews"), *_list(row, "review_comments")]
-        comments = sorted((_comment(one) for one in spoken if _says(one)), key=lambda one: one.created_at)
-        closes = tuple(
-            int(one["number"]) if isinstance(one, Mapping) else int(one) for one in _list(row, "closing_issues")
-        )
+        comments = sorted((_comment(one) for one in spoken if _said(one)), key=lambda one: one.created_at)
+        named = [one.get("number") if isinstance(one, Mapping) else one for one in _list(row, "closing_issues")]
+        closes = tuple(number for number in named if _is_number(number))
         return PullText(
             title.text, body.text, tuple(comments), closes, title.emails + body.emails, title.trailers + body.trailers
         )
@@ -74,7 +75,7 @@ class PullTexts:
         row = self._row("issue", repo, number)
         if row is None:
             return None
-        comments = tuple(_comment(one) for one in _list(row, "comments") if _says(one))
+        comments = tuple(_comment(one) for one in _list(row, "comments") if _said(one))
         return Issue(
             number=number, title=clean(_text(row, "title")).text, body=clean(_text(row, "body")).text, comments=comments
         )
@@ -88,7 +89,7 @@ def build_index(path: Path, index: Path) -> int:
     count = 0
     for row in _read(path):
         repo, number = _repository(row), row.get("number")
-        if not repo or not isinstance(number, int):
+        if not repo or not _is_number(number):
             raise UsageError(
                 f"{path}: row {count + 1} names no repository or no number; give `repository` and `number`."
             )
@@ -99,7 +100,9 @@ def build_index(path: Path, index: Path) -> int:
         _store(database, repo, "pull" if is_pull else "issue", number, row)
         for issue in _list(row, "closing_issues"):
             if isinstance(issue, Mapping) and "title" in issue:
-                _store(database, repo, "issue", int(issue["number"]), issue)
+                if not _is_number(issue.get("number")):
+                    raise UsageError(f"{path}: row {count + 1} closes an issue without a number.")
+                _store(database, repo, "issue", issue["number"], issue)
         count += 1
     database.commit()
     database.close()
@@ -125,17 +128,16 @@ def _read(path: Path) -> Iterator[Row]:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
                         yield _object(path, number, line)
-    except UsageError:
-        raise
-    except (OSError, ValueError) as error:  # Not UTF-8, or no Parquet file (ArrowInvalid is a ValueError).
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UsageError(f"Cannot read the pull requests of {path}: {error}.") from error
 
 
 def _object(path: Path, number: int, line: str) -> Row:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise UsageError(f"{path}, line {number} is not JSON: {error}.") from error
+        json.dumps(row, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}, line {number} is not JSON that can be stored: {error}.") from error
     if not isinstance(row, dict):
         raise UsageError(f"{path}, line {number} is not a JSON object.")
     return row
@@ -152,10 +154,14 @@ def _repository(row: Row) -> str:
         if isinstance(name, str) and name:
             return name
     for key in ("repository_url", "html_url", "url"):
-        found = URL_NAME.search(row.get(key) or "")
+        found = URL_NAME.search(_text(row, key))
         if found:
             return found[1]
     return ""
+
+
+def _is_number(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
 def _text(row: Row, key: str) -> str:
@@ -168,8 +174,9 @@ def _list(row: Row, key: str) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
-def _says(row: Any) -> bool:
-    return bool(_text(row, "body") if isinstance(row, Mapping) else row)
+def _said(row: Any) -> bool:
+    """Whether an entry of a list of comments says anything."""
+    return bool(row) if isinstance(row, str) else isinstance(row, Mapping) and bool(_text(row, "body"))
 
 
 def _comment(row: Any) -> Comment:

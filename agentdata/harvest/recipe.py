@@ -1,8 +1,10 @@
 """What a harvest does and with which numbers. `recipes/*.yaml` fills it in; unknown keys are refused."""
 
+import json
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from agentdata.records import Record, Rendering
 
@@ -37,13 +39,30 @@ class Filters(Record):
     excluded_roots: tuple[str, ...]
     """Root commits: every fork and rename of an excluded repository shares them (excluded-repository)."""
 
+    @field_validator("source_files")
+    @classmethod
+    def _ordered(cls, bounds: tuple[int, int]) -> tuple[int, int]:
+        if bounds[0] > bounds[1]:
+            raise ValueError("the least comes first")
+        return bounds
+
+    @field_validator("bots")
+    @classmethod
+    def _expressions(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return patterns
+
 
 class Exploration(Record):
     """How the events before the edits are made."""
 
     policy: Literal["direct", "explore"]
     """`direct`: the changed files; `explore`: searches, plausible wrong files, then the right ones."""
-    seed: int
+    seed: int = Field(ge=0, lt=2**63)
     whole_file_lines: int = Field(gt=0)
     """Files up to this length are read whole, longer ones in ranges around what changes."""
     margin_lines: int = Field(ge=0)
@@ -80,7 +99,7 @@ class HarvestRecipe(Record):
     """Longest sample; longer ones are dropped per rendering (too-long)."""
     tokenizer: str
     """Path of a tokenizer.json, a Hub id, or empty for the estimate of `bytes_per_token`."""
-    bytes_per_token: float = Field(gt=0)
+    bytes_per_token: float = Field(gt=0, allow_inf_nan=False)
     """UTF-8 bytes per token assumed without a tokenizer."""
     validation_share: float = Field(ge=0, lt=1)
     """Share of repositories, chosen by the hash of their name, that form the validation split."""
@@ -90,3 +109,16 @@ class HarvestRecipe(Record):
     """System message of the `messages` rendering."""
     tools: str
     """JSON text: the schemas of the tools in the `messages` rendering."""
+
+    @field_validator("renderings")
+    @classmethod
+    def _once(cls, renderings: tuple[Rendering, ...]) -> tuple[Rendering, ...]:
+        if len(set(renderings)) < len(renderings):
+            raise ValueError("one is named twice")
+        return renderings
+
+    @field_validator("tools")
+    @classmethod
+    def _is_json(cls, tools: str) -> str:
+        json.loads(tools)
+        return tools

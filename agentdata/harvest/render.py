@@ -192,7 +192,7 @@ def _markdown_read(event: Event) -> Iterator[Piece]:
 
 def fence(text: str) -> str:
     """A fence longer than any in the text."""
-    longest = max((len(run) for run in re.findall(r"^\s*(`{3,})", text, re.MULTILINE)), default=2)
+    longest = max((len(run) for run in re.findall(r"^[ \t]*(`{3,})", text, re.MULTILINE)), default=2)
     return "`" * (longest + 1)
 
 

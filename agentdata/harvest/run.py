@@ -11,9 +11,10 @@ import fcntl
 import hashlib
 import json
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -50,6 +51,8 @@ from agentdata.shards import UnitOutput, collect, counted, marker_path, read_row
 from agentdata.stages import Executor, run_jobs
 
 PULLS_INDEX = "pulls.sqlite"
+MOST_SHOWN = 3
+"""Entries of a list that a sentence about it shows."""
 
 
 class HarvestOptions(Record):
@@ -124,44 +127,90 @@ def harvest(
     """
     git.require()
     with _locked(run, share):
-        begun = _settle_configuration(run, sources, recipe, options)
-        if share == (1, 1):
-            remove_unfinished(run)
-        if options.pulls and not (run / PULLS_INDEX).exists():
-            _index_pulls(run, Path(options.pulls))
-        planned, failures = _plan(run, sources, recipe, options, workers, executor)
-        if not planned and begun:
-            # Nothing was opened, most often for a misspelt path: leave the directory to a corrected command.
-            (run / "config.json").unlink()
-            (run / PULLS_INDEX).unlink(missing_ok=True)
-        if not planned:
-            first = failures[0].error
-            raise RunError(
-                f"None of the {len(sources)} repositories can be opened. {first}" if len(sources) > 1 else str(first)
-            )
+        with _alone(run):
+            begun = _settle_configuration(run, sources, recipe, options)
+            if share == (1, 1):
+                remove_unfinished(run)
+            if options.pulls and not (run / PULLS_INDEX).exists():
+                _index_pulls(run, Path(options.pulls))
+            planned, failures = _plan(run, sources, recipe, options, workers, executor)
+            if not planned:
+                if begun:
+                    # Nothing was opened, most often for a misspelt path: leave the directory to a corrected command.
+                    (run / "config.json").unlink()
+                    (run / PULLS_INDEX).unlink(missing_ok=True)
+                first = failures[0].error
+                none = f"None of the {len(sources)} repositories can be opened. " if len(sources) > 1 else ""
+                raise RunError(f"{none}{first}")
         jobs = list(_jobs(run, planned, recipe, options))
-        _harvest(jobs[share[0] - 1 :: share[1]], workers, executor)
-        if any(not marker_path(run, job.unit).exists() for job in jobs):
-            return Outcome(None, failures)
-        return Outcome(_finish(run, planned, failures, recipe, [job.unit for job in jobs]), failures)
+        owed = [job for job in jobs[share[0] - 1 :: share[1]] if not marker_path(run, job.unit).exists()]
+        gone = {job.key: job.source for job in owed if not Path(job.source.git_dir).exists()}
+        failures += [_gone(source) for source in gone.values()]
+        _harvest([job for job in jobs[share[0] - 1 :: share[1]] if job.key not in gone], workers, executor)
+        with _alone(run):
+            if any(not marker_path(run, job.unit).exists() for job in jobs):
+                return Outcome(None, failures)
+            return Outcome(_finish(run, planned, failures, recipe, [job.unit for job in jobs]), failures)
+
+
+def _gone(source: HarvestedSource) -> SourceFailure:
+    """A repository that was there when its history was read is no fault of its changes."""
+    error = SourceError("not-found", f"{source.git_dir} is gone since its history was read: bring it back to go on.")
+    return SourceFailure(RepoSource(**source.model_dump(include=set(RepoSource.model_fields))), error)
 
 
 @contextmanager
 def _locked(run: Path, share: tuple[int, int]) -> Iterator[None]:
+    """Hold the run: the whole alone, shares beside each other."""
+    whole = share == (1, 1)
     try:
+        _refuse_foreign(run)
         run.mkdir(parents=True, exist_ok=True)
-        with open(run / f".lock-{share[0]}-of-{share[1]}", "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"{run} is being written by another process: wait for it, or choose another -o."
-                ) from error
+        with ExitStack() as locks:
+            for name, kind in (
+                (".lock-1-of-1", fcntl.LOCK_EX if whole else fcntl.LOCK_SH),
+                (f".lock-{share[0]}-of-{share[1]}", fcntl.LOCK_EX),
+            )[: 1 if whole else 2]:
+                lock = locks.enter_context(open(run / name, "w"))
+                try:
+                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RunError(
+                        f"{run} is being written by another process: wait for it, or choose another -o."
+                    ) from error
             yield
     except AgentdataError:
         raise
     except OSError as error:
         raise explain_os_error(error, f"writing the run {run}") from error
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Shares that plan or finish wait for one another."""
+    with open(run / ".lock-plan", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _refuse_foreign(run: Path) -> None:
+    """Raise UsageError for a directory that holds something else than a run."""
+    if not run.is_dir() or _begun(run) is not None:
+        return
+    others = [
+        entry.name for entry in run.iterdir() if not entry.name.startswith(".lock") and entry.name != "config.json.tmp"
+    ]
+    if others:
+        raise UsageError(f"{run} is not empty ({others[0]} is there) and holds no run: choose a new directory with -o.")
+
+
+def _begun(run: Path) -> dict[str, object] | None:
+    """The configuration of a run that was begun in a directory."""
+    try:
+        found = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() >= {"generator", "options", "recipe", "sources"} else None
 
 
 def _settle_configuration(
@@ -170,15 +219,10 @@ def _settle_configuration(
     """Write what was asked for and return true, or refuse to continue a run that was asked for something else."""
     wanted = json.loads(json.dumps(_configuration(sources, recipe, options)))
     path = run / "config.json"
-    if not path.exists():
-        others = [entry.name for entry in run.iterdir() if not entry.name.startswith(".lock")]
-        if others:
-            raise UsageError(
-                f"{run} is not empty ({others[0]} is there) and holds no run: choose a new directory with -o."
-            )
+    have = _begun(run)
+    if have is None:
         write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
         return True
-    have = json.loads(path.read_text(encoding="utf-8"))
     if have != wanted:
         key, old, new = next(_differences(have, wanted, ""))
         raise UsageError(
@@ -201,17 +245,21 @@ def _differences(old: object, new: object, key: str) -> Iterator[tuple[str, obje
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-    elif isinstance(old, list) and isinstance(new, list) and key == "sources":
-        places = [[str(source["location"]) for source in sources] for sources in (old, new)]
-        if old != new:
-            yield key, ", ".join(places[0]), ", ".join(places[1])
+    elif isinstance(old, list) and isinstance(new, list) and old != new:
+        gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
+        yield key, (gone if gone or come else old)[:MOST_SHOWN], (come if gone or come else new)[:MOST_SHOWN]
     elif old != new:
         yield key, old, new
 
 
 def _index_pulls(run: Path, pulls: Path) -> None:
     unfinished = run / f"{PULLS_INDEX}.{os.getpid()}.tmp"
-    build_index(pulls, unfinished)
+    try:
+        build_index(pulls, unfinished)
+    except sqlite3.OperationalError as error:
+        raise RunError(
+            f"No space left, or no way to write {unfinished}: {error}. Run the same command again."
+        ) from error
     unfinished.replace(run / PULLS_INDEX)
 
 

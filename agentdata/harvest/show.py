@@ -1,6 +1,7 @@
 """A sample as a person would read it."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from agentdata.records import ChatSample, Manifest, Sample, TextSample
 from agentdata.shards import read_manifest, read_rows
 
 RENDERINGS: dict[str, type[Sample]] = {"markdown": TextSample, "xml": TextSample, "messages": ChatSample}
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 TRAINED, UNTRAINED = "green", "bright_black"
 
 
@@ -32,12 +34,17 @@ def show_sample(run: Path, wanted: str = "", *, rendering: str = "", colours: bo
     if colours:
         console.print(Text("trained", style=TRAINED) + Text(" · ") + Text("not trained", style=UNTRAINED) + "\n")
         for text, train in parts(sample):
-            console.print(Text(text, style=TRAINED if train else UNTRAINED), end="")
+            console.print(Text(visible(text), style=TRAINED if train else UNTRAINED), end="")
     else:
         print("| trained\n")
         for line in marked(sample):
-            print(line)
+            print(visible(line))
     console.print()
+
+
+def visible(text: str) -> str:
+    """A text whose control characters are written out: what a repository holds does not steer the terminal."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def marked(sample: Sample) -> Iterator[str]:

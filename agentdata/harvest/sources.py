@@ -1,6 +1,7 @@
 """What the user names to repositories on disk: clones, mirrors, URLs (mirrored into a cache), and lists of those."""
 
 import configparser
+import fcntl
 import hashlib
 import json
 import os
@@ -39,6 +40,8 @@ def expand(arguments: Sequence[str]) -> list[RepoSource]:
         if argument.startswith("@"):
             sources += list(_read_list(Path(argument[1:])))
         else:
+            if not _is_text(argument):
+                raise UsageError(f"{argument!a} is not UTF-8: name the repository by a link whose path is.")
             sources.append(RepoSource(name="", location=argument))
     unique = {source.location: source for source in sources}
     return list(unique.values())
@@ -61,18 +64,32 @@ def _read_list(path: Path) -> Iterator[RepoSource]:
         if not isinstance(location, str):
             raise UsageError(f"{path}: entry {number} has no `location` (a path or URL): {row!r}.")
         if not URL.match(location):
-            location = str(path.parent / Path(location).expanduser())
+            location = str(path.parent / location) if not location.startswith("~") else location
         licence = row.get("licence") or row.get("license") or ""
         if isinstance(licence, dict):
             licence = licence.get("spdx_id") or ""
         stars = row.get("stars", row.get("stargazers_count"))
+        if stars is not None and (not isinstance(stars, int) or not -1 <= stars < 2**63):
+            raise UsageError(f"{path}: entry {number} has stars {stars!r}, not a whole number.")
+        words = (row.get("name") or row.get("full_name"), location, licence, row.get("description"))
+        if any(not _is_text(str(word)) for word in words):
+            raise UsageError(f"{path}: entry {number} holds text that is not Unicode: {row!a}.")
         yield RepoSource(
             name=str(row.get("name") or row.get("full_name") or ""),
             location=location,
             licence=str(licence) if licence != "NOASSERTION" else "",
-            stars=int(stars) if stars is not None else -1,
+            stars=stars if stars is not None else -1,
             description=str(row.get("description") or ""),
         )
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be written as UTF-8; bytes of a path and JSON's escapes need not."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rows(path: Path) -> Iterator[Any]:
@@ -107,20 +124,36 @@ def _rows(path: Path) -> Iterator[Any]:
 def open_source(source: RepoSource, cache: Path, branch: str = "") -> OpenedSource:
     """Find the repository, mirror it first where it is a URL, and check that its history is whole. Raises SourceError."""
     url = source.location if URL.match(source.location) else ""
-    git_dir = mirror(url, cache) if url else find_git_dir(Path(source.location).expanduser())
+    git_dir = mirror(url, cache) if url else find_git_dir(_expanded(source.location))
     _check_whole(git_dir)
-    head = find_head(git_dir, branch)
+    try:
+        head = find_head(git_dir, branch)
+    except SourceError as error:
+        if url and error.reason == "empty":
+            (git_dir / COMPLETE).unlink()  # Nothing is cached of nothing: the next call looks again.
+            raise SourceError("empty", f"{url} has no commits: there is nothing to harvest yet.") from error
+        raise
     _check_promised(git_dir, head)
     name = source.name or _name(url or _origin(git_dir), git_dir)
     return OpenedSource(source.model_copy(update={"name": name}), git_dir, head)
 
 
+def _expanded(location: str) -> Path:
+    try:
+        return Path(location).expanduser()
+    except RuntimeError as error:
+        raise SourceError("not-found", f"{location} does not exist: there is no such home directory.") from error
+
+
 def find_git_dir(path: Path) -> Path:
     """The git directory of a working clone, linked work tree, bare or mirror clone."""
-    import git as gitpython
-
     if not path.exists():
         raise SourceError("not-found", f"{path} does not exist: give a clone, a URL, or @list.yaml.")
+    git.require()
+    import git as gitpython
+
+    # GitPython takes a user's GIT_OBJECT_DIRECTORY and the like for the repository's.
+    own = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("GIT_")}
     try:
         return Path(gitpython.Repo(path, search_parent_directories=False).git_dir).absolute()
     except (gitpython.InvalidGitRepositoryError, gitpython.NoSuchPathError) as error:
@@ -129,6 +162,8 @@ def find_git_dir(path: Path) -> Path:
         ) from error
     except (OSError, ValueError, configparser.Error) as error:
         raise SourceError("corrupt", f"{path} cannot be opened as a git repository: {error}.") from error
+    finally:
+        os.environ |= own
 
 
 def common_dir(git_dir: Path) -> Path:
@@ -201,14 +236,29 @@ def mirror(url: str, cache: Path) -> Path:
     Branches and tags come first, then pull requests; what has arrived stays when the transfer is cut, and the next call
     goes on from there.
     """
-    import git as gitpython
-
+    git.require()
     key = key_of(RepoSource(name="", location=url))
     path = cache / f"{key}.git"
     if (path / COMPLETE).exists():
         return path
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        with (cache / f"{key}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # Another run may be mirroring the same URL: its mirror is ours.
+            if not (path / COMPLETE).exists():
+                _fetch(url, path)
+    except OSError as error:
+        raise SourceError("clone-failed", f"{url} cannot be mirrored into {path}: {error}.") from error
+    return path
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Fetch what is not there yet. The caller holds the lock, so git's own locks are those of a killed process."""
+    import git as gitpython
+
+    for left in path.rglob("*.lock"):
+        left.unlink()
+    try:
         repo = gitpython.Repo.init(path, bare=True)
         with repo.git.custom_environment(GIT_TERMINAL_PROMPT="0"):
             remote = repo.remotes["origin"] if "origin" in repo.remotes else repo.create_remote("origin", url)
@@ -224,9 +274,6 @@ def mirror(url: str, cache: Path) -> Path:
         raise SourceError(
             "clone-failed", f"{url} cannot be mirrored: {words}. Run the same command again to go on."
         ) from error
-    except OSError as error:
-        raise SourceError("clone-failed", f"{url} cannot be mirrored into {path}: {error}.") from error
-    return path
 
 
 def default_cache() -> Path:

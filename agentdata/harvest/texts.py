@@ -14,13 +14,13 @@ TRAILER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 CI_MARK = re.compile(
-    r"[ \t]*(?:\[(?:skip[ -](?:ci|actions|travis|appveyor|azp|docs|cd|tests?)"
+    r"(?<![ \t])[ \t]*(?:\[(?:skip[ -](?:ci|actions|travis|appveyor|azp|docs|cd|tests?)"
     r"|(?:ci|actions|travis|appveyor|azp)[ -]skip|no[ -]ci)\]"
     r"|\*\*\*NO_CI\*\*\*)",
     re.IGNORECASE,
 )
-EMAIL = re.compile(r"<?[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}>?")
-NUMBER = re.compile(r"[ \t]*\((?:#|!|PR ?#?)\d+\)[ \t]*$")
+EMAIL = re.compile(r"<?(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}>?")
+NUMBER = re.compile(r"(?<![ \t])[ \t]*\((?:#|!|PR ?#?)\d+\)[ \t]*$")
 MERGE = re.compile(r"^Merge[d ]")
 MERGE_TITLE = re.compile(
     r"^(?:Merge (?:pull request '(.+)' \(#\d+\)|\"(.+)\" into \S+)|(?:Pull request #\d+|Merged PR \d+): (.+)$)"
@@ -80,4 +80,8 @@ def title_of(kind: LandingKind, landed_message: str, first_message: str) -> tupl
 
 def closed_issues(*texts: str) -> list[int]:
     """Numbers of the issues of the same repository that texts say they close, in order."""
-    return list(dict.fromkeys(int(number) for text in texts for repo, number in CLOSES.findall(text) if not repo))
+    return list(
+        dict.fromkeys(
+            int(number) for text in texts for repo, number in CLOSES.findall(text) if not repo and len(number) < 10
+        )
+    )

@@ -7,11 +7,15 @@ in memory, both bounded.
 from collections import defaultdict
 from dataclasses import dataclass
 
+from agentdata.errors import ObjectError
 from agentdata.harvest.caches import Cache
 from agentdata.harvest.git import Repository
 
 DIRECTORY, SUBMODULE = "40000", "160000"
 REGULAR = ("100644", "100755", "100664")
+MODES = (*REGULAR, DIRECTORY, SUBMODULE, "120000")
+DEEPEST = 400
+"""Directories below one another beyond which a tree is not searched."""
 WORD_BYTES = bytes(
     byte if chr(byte).isascii() and (chr(byte).isalnum() or byte == 0x5F) else 0x20 for byte in range(256)
 )
@@ -68,7 +72,12 @@ class Trees:
         """Entries of a tree object by name, in git's order."""
         known = self._entries.get(tree)
         if known is None:
-            parsed = parse_tree(self.repository.read(tree), len(tree) // 2)
+            try:
+                parsed = parse_tree(self.repository.read(tree), len(tree) // 2)
+            except ValueError as error:
+                raise ObjectError(
+                    "corrupt-object", f"tree {tree} of {self.repository.git_dir} cannot be read: {error}"
+                ) from error
             known = self._entries.put(tree, parsed, len(parsed))
         return known
 
@@ -100,7 +109,7 @@ class Trees:
             known = self._names.put(tree, tuple(names), len(names))
         return known
 
-    def files(self, tree: str, suffixes: tuple[str, ...]) -> Files:
+    def files(self, tree: str, suffixes: tuple[str, ...], depth: int = 0) -> Files:
         """Regular files below a tree whose names end in one of the suffixes."""
         key = (tree, suffixes)
         known = self._files.get(key)
@@ -109,22 +118,24 @@ class Trees:
             found: list[tuple[bytes, str]] = []
             for name, entry in self.entries(tree).items():
                 if entry.mode == DIRECTORY:
-                    found += [(name + b"/" + path, oid) for path, oid in self.files(entry.oid, suffixes)]
+                    found += [(name + b"/" + path, oid) for path, oid in self.files(entry.oid, suffixes, depth + 1)]
                 elif entry.mode in REGULAR and name.endswith(ends):
                     found.append((name, entry.oid))
             known = self._files.put(key, tuple(found), len(found))
         return known
 
-    def weigh(self, tree: str, suffixes: tuple[str, ...]) -> tuple[int, int]:
+    def weigh(self, tree: str, suffixes: tuple[str, ...], depth: int = 0) -> tuple[int, int]:
         """Number of those files, and their bytes in all."""
         key = (tree, suffixes)
         known = self._weights.get(key)
+        if depth > DEEPEST:
+            raise ObjectError("too-deep", f"{self.repository.git_dir} has directories deeper than {DEEPEST}")
         if known is None:
             ends = tuple(suffix.encode() for suffix in suffixes)
             count, size, blobs = 0, 0, []
             for name, entry in self.entries(tree).items():
                 if entry.mode == DIRECTORY:
-                    more, weight = self.weigh(entry.oid, suffixes)
+                    more, weight = self.weigh(entry.oid, suffixes, depth + 1)
                     count, size = count + more, size + weight
                 elif entry.mode in REGULAR and name.endswith(ends):
                     blobs.append(entry.oid)
@@ -202,7 +213,10 @@ def _is_word(content: bytes, start: int, end: int) -> bool:
 
 
 def parse_tree(content: bytes, hash_bytes: int) -> dict[bytes, Entry]:
-    """Entries of a raw tree object; object names take `hash_bytes` bytes (20 for SHA-1, 32 for SHA-256)."""
+    """Entries of a raw tree object; object names take `hash_bytes` bytes (20 for SHA-1, 32 for SHA-256).
+
+    Raises ValueError for what git would not check out.
+    """
     entries = {}
     position = 0
     while position < len(content):
@@ -210,6 +224,9 @@ def parse_tree(content: bytes, hash_bytes: int) -> dict[bytes, Entry]:
         end = content.index(b"\0", space)
         name = content[space + 1 : end]
         oid = content[end + 1 : end + 1 + hash_bytes].hex()
-        entries[name] = Entry(name, content[position:space].decode(), oid)
+        mode = content[position:space].decode("ascii", "replace")
+        if len(oid) != 2 * hash_bytes or mode not in MODES or not name or b"/" in name:
+            raise ValueError(f"no entry of a tree: {mode!r} {name!r}")
+        entries[name] = Entry(name, mode, oid)
         position = end + 1 + hash_bytes
     return entries
