@@ -193,8 +193,9 @@ def write_whole(path: Path, text: str) -> None:
 
 def remove_unfinished(run: Path) -> None:
     """Delete what a stopped process left half written."""
-    for path in run.glob("*/*.tmp"):
-        path.unlink(missing_ok=True)
+    for pattern in ("*.tmp", "*.tmp-journal", "*/*.tmp"):
+        for path in run.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def collect(run: Path, units: list[str]) -> tuple[tuple[Table, ...], Counter[str]]:

@@ -7,6 +7,7 @@ executor's matter: a job that is finished is not handed in again.
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -43,6 +44,8 @@ def _run_in_processes(jobs: Iterable[Job], work: Callable[[Job], Result], worker
     pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_prepare_worker)
     try:
         with _uninterrupted(signal.SIGINT, signal.SIGTERM):
+            # All workers start here: an interrupted start leaves one that complains about what is gone.
+            wait([pool.submit(time.sleep, 0.1) for _ in range(workers)])
             running = {pool.submit(work, job) for job in islice(remaining, 2 * workers)}
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)

@@ -81,7 +81,7 @@ def test_a_harvest_says_what_it_gave_and_what_to_do_next(tmp_path: Path) -> None
     history.commit("Write words", {"README.md": "# Words\n"})
     done = command("harvest", "contextual", history.path, "-o", tmp_path / "run", "-j1")
     done.succeeds()
-    assert "5 landings of 1 repositories, 3 changes" in done.out
+    assert "5 landings, 3 changes, 3 proved" in done.out
     assert "markdown: 3 samples" in done.out
     assert "dropped 1: changes/no-source-files" in done.out
     assert f"agentdata show {tmp_path / 'run'}" in done.out

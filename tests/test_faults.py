@@ -340,7 +340,7 @@ def test_a_machine_without_git_is_told(good: Path, tmp_path: Path) -> None:
             "harvest", "contextual", good, "-o", tmp_path / "run", "-j1", environment={"PATH": str(tmp_path / "bin")}
         )
     )
-    done.explains("git", status=1)
+    done.explains("git", "install", status=2)
     assert len(done.err.strip().splitlines()) <= 2
 
 

@@ -58,7 +58,8 @@ def test_suffixes_follow_the_languages() -> None:
     [
         ("dependabot[bot]", "49699333+dependabot[bot]@users.noreply.github.com"),
         ("renovate", "bot@renovateapp.com"),
-        ("Some Name", "ci@example.com"),
+        ("Some Name", "bot@example.com"),
+        ("bors-servo", "merge@example.com"),
         ("release-bot", "x@example.com"),
     ],
 )

@@ -11,7 +11,7 @@ def show(
     directory: Path = Directory,
     sample: str = typer.Argument("", metavar="[ID]", help="Id of a sample or change, or its first digits."),
     rendering: str = typer.Option("", "--render", help="Which rendering to show."),
-    plain: bool = typer.Option(False, "--plain", help="No colours."),
+    plain: bool = typer.Option(False, "--plain", help="The bare text: no colours, no marks."),
 ) -> None:
     """Print a sample as a person would read it, trained and untrained parts in two colours.
 
@@ -19,7 +19,7 @@ def show(
     """
     from agentdata.harvest.show import show_sample
 
-    show_sample(directory, sample, rendering=rendering, colours=not plain)
+    show_sample(directory, sample, rendering=rendering, plain=plain)
 
 
 def check(

@@ -192,7 +192,8 @@ class ChangeReader:
         if not landing.landed_parent:
             raise DropError("no-parent", "a root commit has no snapshot")
         header = self.repository.commit(landing.landed)
-        return Telling(landing, [header], [(landing.landed_parent, landing.landed)])
+        before = landing.snapshot if landing.kind == "rebase" else landing.landed_parent
+        return Telling(landing, [header], [(before, landing.landed)])
 
     # Raw differences
 
@@ -355,6 +356,9 @@ class ChangeReader:
         encodings = {path.decode(): decode(content)[1] for path, content in contents.items()}
         edits = self._edits(telling.raws[telling.span], patches[telling.span], dict(encodings))
         self._check_content(contents, edits)
+        landed = texts.clean(self.repository.commit(landing.landed).message)
+        first = texts.clean(self.repository.commit(landing.commits[0]).message)
+        title, body = texts.title_of(landing.kind, landed.text, first.text)
         commits = []
         cleaned = [texts.clean(header.message) for header in telling.headers]
         for header, message, pair in zip(telling.headers, cleaned, telling.pairs, strict=True):
@@ -362,14 +366,12 @@ class ChangeReader:
             commits.append(
                 Commit(
                     sha=pair[1],
-                    message=message.text,
+                    message=texts.thought_of(message.text) if len(header.parents) < 2 else f"{title}\n\n{body}".strip(),
                     author_kind="bot" if is_bot else "person",
                     authored_at=header.authored_at,
                     edits=edits if pair == telling.span else self._edits(telling.raws[pair], patches[pair], encodings),
                 )
             )
-        landed = texts.clean(self.repository.commit(landing.landed).message)
-        title, body = texts.title_of(landing.kind, landed.text, commits[0].message)
         pull = self.pulls.pull(self.source.name, landing.number) if self.pulls and landing.number else PullText()
         title, body = pull.title or title, pull.body if pull.title else body
         issues = self._issues(pull, title, body, *(commit.message for commit in commits))

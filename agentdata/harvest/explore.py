@@ -41,6 +41,8 @@ QUOTE_BYTES = {
 }
 FEW_FILES = 3
 """A term in no more files than this is worth a search however few files there are."""
+IMPORT = re.compile(rb"\s*(?:from|import|use|using|#include|require)\b")
+"""A line that brings a name in, which says little about how it is used."""
 JOIN_READS = 10
 """Ranges with at most this many lines between them are read as one."""
 MOST_LINE = 1000
@@ -210,7 +212,8 @@ class Explorer:
         if not wrong or turn >= self.options.wrong_files:
             return events
         path = wrong[_draw(f"{self.options.seed} {change.id} {term}") % len(wrong)]
-        hit = next(hit for hit in hits if decode(hit.path)[0] == path)
+        there = [hit for hit in hits if decode(hit.path)[0] == path]
+        hit = next((hit for hit in there if not IMPORT.match(hit.text)), there[0])
         entry = next(oid for name, oid in containing if name == hit.path)
         file = File.read("", self.trees.repository.read(entry))
         lines_there = file.text.split("\n")

@@ -111,6 +111,7 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 env=environment(),
+                process_group=0,  # Ctrl-C is for us; git ends when its pipes do.
                 bufsize=1 << 17,
             )
         self.stdout = _pipe(self._process.stdout)
@@ -273,6 +274,7 @@ class Repository:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment(),
+            process_group=0,  # Ctrl-C is for us; git ends when its pipes do.
             bufsize=1 << 16,
         )
 

@@ -125,7 +125,7 @@ def read_graph(git_dir: Path, head: str, more: list[str]) -> Graph:
     for record in _revisions(git_dir, "%H%x00%B%x00%x00", [head, *more], "--merges", separator=b"\0\0\n"):
         own, _, message = record.partition(b"\0")
         commit = graph.index[bytes.fromhex(own.decode())]
-        number = MERGE_NUMBER.search(message)
+        number = MERGE_NUMBER.search(message) or SQUASH.search(message.partition(b"\n")[0])
         if number is not None:
             graph.numbers[commit] = _small(next(group for group in number.groups() if group))
         elif SYNC.match(message):
@@ -196,8 +196,13 @@ class _Walk:
     def _is_sync(self, merge: int, side: int) -> bool:
         if self.graph.numbers[merge] or side in self.number_of:
             # A numbered merge is one change, unless the branch it brings is where others were merged.
-            return any(self.graph.numbers[commit] for commit in self._line(side) if commit in self.graph.others)
-        return merge in self.graph.syncs or any(self.graph.numbers[commit] for commit in self._line(side))
+            return any(self._lands(commit) for commit in self._line(side) if commit in self.graph.others)
+        return merge in self.graph.syncs or any(self._lands(commit) for commit in self._line(side))
+
+    def _lands(self, commit: int) -> bool:
+        """Whether a commit has a number and, as a merge, brings more than what the mainline holds, as in a synced fork."""
+        others = self.graph.others.get(commit, ())
+        return bool(self.graph.numbers[commit]) and (not others or not all(self.seen[parent] for parent in others))
 
     def _single(self, commit: int) -> None:
         self.seen[commit] = 1
@@ -209,6 +214,8 @@ class _Walk:
         kind: LandingKind = "squash" if number else "plain"
         originals = self._own([self.pulls[number]]) if number in self.pulls else []
         if originals and self._is_chain(originals):
+            for original in originals:
+                self.seen[original] = 1
             self.found.append(Found(kind, number, commit, originals))
         else:
             self.found.append(Found(kind, number, commit, [commit]))
@@ -271,6 +278,11 @@ class _Walk:
                 and self._is_chain([one.landed for one in run])
             ):
                 joined[last] = (start, number)
+        free = 0
+        for last in sorted(joined):  # A pull request on top of another one tells what it adds.
+            start, number = joined[last]
+            joined[last] = (max(start, free), number)
+            free = last + 1
         parts = {place for last, (start, _) in joined.items() for place in range(start, last)}
         result = []
         for place, one in enumerate(self.found):
@@ -312,7 +324,7 @@ def mark_duplicates(git_dir: Path, graph: Graph, found: list[Found], landings: l
         known = [(commit, *first_place.get(graph.keys[commit], (-1, -1))) for commit in one.commits]
         if all(0 <= earlier < place for _, earlier, _ in known):
             candidates[place] = [(commit, original) for commit, _, original in known]
-        for commit in one.commits:
+        for commit in (*one.commits, one.landed):
             first_place.setdefault(graph.keys[commit], (place, commit))
     involved = {commit for pairs in candidates.values() for pair in pairs for commit in pair}
     ids = patch_ids(git_dir, sorted(graph.hex(commit) for commit in involved))

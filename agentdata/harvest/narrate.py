@@ -1,6 +1,7 @@
 """A change as one ordered list of events, proved by replay before it is let out."""
 
 import hashlib
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -90,11 +91,15 @@ class _Story:
         self.seen: dict[str, list[Range]] = {}
         """Ranges of lines seen so far, in the numbering of the file as it stands."""
         self.told: set[str] = set()
+        self.asked = ""
+        """The words of what was asked: a thought that only repeats them is left out."""
         edits = [edit for commit in change.commits for edit in commit.edits]
         self.targets = {edit.path for edit in edits if edit.status in ("added", "renamed")}
 
     def events(self) -> Iterator[Event]:
-        yield self._issue()
+        issue = self._issue()
+        self.asked = _plain(issue.text)
+        yield issue
         for event in self.explorer.events(self.change, self.before):
             if event.kind == "read":
                 self._see(event)
@@ -104,7 +109,8 @@ class _Story:
             self.told.add(words)
             yield Event(kind="think", text=words)
         for number, commit in enumerate(self.change.commits):
-            if commit.message and commit.message not in self.told:
+            words = commit.message if commit.author_kind == "person" else ""
+            if words and words not in self.told and _plain(words) not in self.asked:
                 self.told.add(commit.message)
                 yield Event(kind="think", text=commit.message, commit=number)
             for edit in self._ordered(commit.edits):
@@ -118,8 +124,7 @@ class _Story:
                 kind="issue", text="\n\n".join(_words(issue.title, issue.body) for issue in self.change.issues)
             )
         words = _words(self.change.title, self.change.body)
-        self.told |= {words, self.change.title}
-        self.told |= {commit.message for commit in self.change.commits if _flat(commit.message) == _flat(words)}
+        self.told.add(words)
         return Event(kind="issue", text=words)
 
     # Seeing
@@ -291,5 +296,6 @@ def _words(title: str, body: str) -> str:
     return f"{title}\n\n{body}".strip()
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.split())
+def _plain(text: str) -> str:
+    """The words of a text, each between spaces."""
+    return " ".join(["", *re.findall(r"\w+", text.lower()), ""])

@@ -15,13 +15,13 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 TRAINED, UNTRAINED = "green", "bright_black"
 
 
-def show_sample(run: Path, wanted: str = "", *, rendering: str = "", colours: bool = True) -> None:
+def show_sample(run: Path, wanted: str = "", *, rendering: str = "", plain: bool = False) -> None:
     """Print the first sample of a run, or the first whose id or change id begins with `wanted`. Raises UsageError."""
     from rich.console import Console
     from rich.text import Text
 
     sample = find_sample(run, wanted, rendering)
-    colours = colours and sys.stdout.isatty()
+    colours = sys.stdout.isatty() and not plain
     console = Console(no_color=not colours, highlight=False, soft_wrap=True)
     console.print(
         Text(f"{sample.repo} · {sample.rendering} · sample {sample.id} · change {sample.change_id}", style="bold")
@@ -35,6 +35,10 @@ def show_sample(run: Path, wanted: str = "", *, rendering: str = "", colours: bo
         console.print(Text("trained", style=TRAINED) + Text(" · ") + Text("not trained", style=UNTRAINED) + "\n")
         for text, train in parts(sample):
             console.print(Text(visible(text), style=TRAINED if train else UNTRAINED), end="")
+    elif plain:
+        print()
+        for text, _ in parts(sample):
+            print(visible(text), end="")
     else:
         print("| trained\n")
         for line in marked(sample):

@@ -43,7 +43,10 @@ def expand(arguments: Sequence[str]) -> list[RepoSource]:
             if not _is_text(argument):
                 raise UsageError(f"{argument!a} is not UTF-8: name the repository by a link whose path is.")
             sources.append(RepoSource(name="", location=argument))
-    unique = {source.location: source for source in sources}
+    unique: dict[str, RepoSource] = {}
+    for source in sources:
+        local = not URL.match(source.location)
+        unique.setdefault(os.path.realpath(Path(source.location).expanduser()) if local else source.location, source)
     return list(unique.values())
 
 

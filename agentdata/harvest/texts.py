@@ -8,8 +8,9 @@ from agentdata.records import LandingKind
 TRAILER = re.compile(
     r"^[ \t]*(?:(?:signed-off|co-authored|co-developed|reviewed|acked|tested|reported|suggested|approved|helped|mentored"
     r"|requested|authored|committed|submitted|merged|noticed|thanks)[- ](?:by|to)|cc|change-id|reviewed-on|git-svn-id"
-    r"|piperorigin-revid|differential revision|auto-submit|commit-queue|gerrit-\w+|x-[\w-]+|phabricator-\w+|tbr"
-    r"|pair-programmed-with|summary-of-changes-id|tree-id|see merge request)(?:[ \t]*:|[ \t]+\S+!\d+).*(?:\n|\Z)"
+    r"|piperorigin-revid|differential revision|auto-submit|commit-queue|gerrit-\w+|phabricator-\w+|tbr"
+    r"|pair-programmed-with|pull-request(?:-sha)?|summary-of-changes-id|tree-id|see merge request)"
+    r"(?:[ \t]*:|[ \t]+\S+!\d+).*(?:\n|\Z)"
     r"|^[ \t]*\(cherry picked from commit [0-9a-f]+\)[ \t]*(?:\n|\Z)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -18,6 +19,14 @@ CI_MARK = re.compile(
     r"|(?:ci|actions|travis|appveyor|azp)[ -]skip|no[ -]ci)\]"
     r"|\*\*\*NO_CI\*\*\*)",
     re.IGNORECASE,
+)
+NOISE = re.compile(
+    r"<!--[\s\S]*?-->"
+    r"|(?<=\n\n)-{9}[ \t]*(?=\n|\Z)"
+    r"|^[ \t]*(?:\* )?\[pre-commit\.ci(?: lite)?\] auto fixes.*(?:\n+for more information, see https://pre-commit\.ci\S*)?"
+    r"|^[ \t]*\* Merge (?:remote-tracking )?branch .*"
+    r"|^[ \t]*(?:🤖 )?Generated with \[.*\]\(.*\)[ \t]*$",
+    re.MULTILINE,
 )
 EMAIL = re.compile(r"<?(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}>?")
 NUMBER = re.compile(r"(?<![ \t])[ \t]*\((?:#|!|PR ?#?)\d+\)[ \t]*$")
@@ -47,7 +56,7 @@ def clean(text: str) -> Cleaned:
     text, trailers = TRAILER.subn("", text)
     text, marks = CI_MARK.subn("", text)
     text, emails = EMAIL.subn("<email>", text)
-    return Cleaned(text.strip(), emails, trailers + marks)
+    return Cleaned(NOISE.sub("", text).strip(), emails, trailers + marks)
 
 
 def split_message(message: str) -> tuple[str, str]:
@@ -65,17 +74,23 @@ def title_of(kind: LandingKind, landed_message: str, first_message: str) -> tupl
     if kind in ("merge", "squash"):
         quoted = MERGE_TITLE.match(subject)
         if quoted:
-            return quoted[1] or quoted[2] or quoted[3], MERGE_LIST.sub("", body)
+            title, body = quoted[1] or quoted[2] or quoted[3], MERGE_LIST.sub("", body)
+            first, rest = split_message(first_message)
+            return title, body or (rest if first == title else "")  # Gerrit says it all in the commit.
         if MERGE.match(subject) and (kind == "merge" or subject.startswith("Merged in ")):
             subject, body = split_message(body)
             if subject.startswith("* ") or not subject:
                 subject, body = split_message(first_message)
-            return subject, body
-    if kind == "merge":
-        return subject, body
+            return NUMBER.sub("", subject), body
     if kind == "rebase":
         subject, body = split_message(first_message)
     return NUMBER.sub("", subject), body
+
+
+def thought_of(message: str) -> str:
+    """A cleaned commit message without the number that a forge put behind its subject."""
+    subject, end, body = message.partition("\n")
+    return NUMBER.sub("", subject) + end + body
 
 
 def closed_issues(*texts: str) -> list[int]:

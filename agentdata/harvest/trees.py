@@ -92,7 +92,7 @@ class Trees:
         return self.entries(tree).get(name)
 
     def listing(self, tree: str, depth: int, prefix: bytes = b"./") -> list[bytes]:
-        """What `find . -mindepth 1 -maxdepth DEPTH -not -path '*/.*'` prints in a clean checkout, unsorted."""
+        """Below the root, what `find . -maxdepth DEPTH -not -path '*/.*'` prints in a clean checkout, unsorted."""
         paths = []
         for name, below in self._visible(tree):
             paths.append(prefix + name)
