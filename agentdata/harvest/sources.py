@@ -45,8 +45,10 @@ def expand(arguments: Sequence[str]) -> list[RepoSource]:
             sources.append(RepoSource(name="", location=argument))
     unique: dict[str, RepoSource] = {}
     for source in sources:
-        local = not URL.match(source.location)
-        unique.setdefault(os.path.realpath(Path(source.location).expanduser()) if local else source.location, source)
+        place = source.location
+        if not URL.match(place):
+            place = os.path.realpath(os.path.expanduser(place))  # noqa: PTH111 - Path's raises for an unknown home
+        unique.setdefault(place, source)
     return list(unique.values())
 
 
