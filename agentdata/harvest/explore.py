@@ -47,7 +47,7 @@ JOIN_READS = 10
 """Ranges with at most this many lines between them are read as one."""
 MOST_LINE = 1000
 """A hit on a longer line is no help to a reader; such searches are left out."""
-MOST_PARSED = 3_000_000
+MOST_PARSED = 2_000_000
 """Bytes of text whose parses are kept; a parse takes about twenty times its text."""
 MOST_FLAGS = 50_000
 
@@ -65,13 +65,7 @@ class Explorer:
         self.recipe = recipe
         self.options = recipe.exploration
         self._parsed: Cache[str, Tree] = Cache(MOST_PARSED)
-        self._latest: Cache[str, tuple[bytes, Tree]] = Cache(MOST_PARSED)
-        """The version of a path that was parsed last: the next one shares most of its text."""
         self._errors: Cache[str, bool] = Cache(MOST_FLAGS)
-
-    def forget(self) -> None:
-        """Drop all parses, so that what follows does not depend on what came before."""
-        self._parsed, self._latest = Cache(MOST_PARSED), Cache(MOST_PARSED)
 
     def unparsed(self, change: Change, files: Files) -> tuple[str, ...]:
         """Source files of the change that their grammar does not accept."""
@@ -109,9 +103,9 @@ class Explorer:
     # Reading
 
     def _read(self, source: SnapshotFile, file: File, runs: Sequence[Run]) -> list[Event]:
+        if file.text.count("\n") < self.options.whole_file_lines:
+            return [read_event(source.path, file, [])]
         lines = file.text.split("\n")
-        if len(lines) <= self.options.whole_file_lines:
-            return [read_event(source.path, file, lines)]
         ranges = merge([self._around(source, file, spot, len(lines)) for spot in spots(runs) or [(1, 1)]])
         return [read_event(source.path, file, lines, one) for one in ranges]
 
@@ -133,10 +127,7 @@ class Explorer:
             language = languages.language_of(source.path)
             assert language is not None
             content = file.content
-            before = self._latest.get(source.path)
-            tree = languages.parse_again(language, content, before) if before else languages.parse(language, content)
-            self._latest.put(source.path, (content, tree), len(content))
-            self._parsed.put(source.blob, tree, len(content))
+            tree = self._parsed.put(source.blob, languages.parse(language, content), len(content))
         return tree
 
     def _has_error(self, source: SnapshotFile, file: File) -> bool:

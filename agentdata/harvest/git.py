@@ -196,7 +196,7 @@ class Repository:
     cache_bytes bounds the objects kept in memory.
     """
 
-    def __init__(self, git_dir: Path, *, cache_bytes: int = 64 << 20) -> None:
+    def __init__(self, git_dir: Path, *, cache_bytes: int = 48 << 20) -> None:
         self.git_dir = git_dir
         self._contents: subprocess.Popen[bytes] | None = None
         self._sizes: subprocess.Popen[bytes] | None = None

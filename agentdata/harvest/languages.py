@@ -108,44 +108,6 @@ def parse(language: Language, content: bytes) -> "Tree":
     return _parser(language).parse(content)
 
 
-def parse_again(language: Language, content: bytes, before: tuple[bytes, "Tree"]) -> "Tree":
-    """Parse another version of a file, reusing the parse of the version `before` outside of what differs.
-
-    Where the outcome holds errors it is parsed from scratch, so that recovery from errors does not depend on history.
-    """
-    old, known = before
-    start = _common(old, content)
-    tail = _common(old[start:][::-1], content[start:][::-1])
-    edited = known.copy()
-    edited.edit(
-        start_byte=start,
-        old_end_byte=len(old) - tail,
-        new_end_byte=len(content) - tail,
-        start_point=_point(old, start),
-        old_end_point=_point(old, len(old) - tail),
-        new_end_point=_point(content, len(content) - tail),
-    )
-    tree = _parser(language).parse(content, edited)
-    return parse(language, content) if tree.root_node.has_error else tree
-
-
-def _common(one: bytes, other: bytes) -> int:
-    """Length of the common prefix."""
-    same, most = 0, min(len(one), len(other))
-    while same < most:
-        middle = (same + most + 1) // 2
-        if one[same:middle] == other[same:middle]:
-            same = middle
-        else:
-            most = middle - 1
-    return same
-
-
-def _point(content: bytes, place: int) -> tuple[int, int]:
-    """Row and column, in bytes, of an offset."""
-    return content.count(b"\n", 0, place), place - (content.rfind(b"\n", 0, place) + 1)
-
-
 def enclosing(tree: "Tree", language: Language, first: int, last: int) -> list[Symbol]:
     """Definitions that enclose all the lines `first` to `last` (from 1, inclusive), the innermost first."""
     return list(_climb(tree.root_node.descendant_for_point_range((first - 1, 0), (last - 1, 1 << 20)), language))

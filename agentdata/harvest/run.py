@@ -416,7 +416,6 @@ class _Unit:
         self.job = job
         self.output = output
         self.desk = _desk(job.run, job.source, job.recipe)
-        self.desk.narrator.explorer.forget()
 
     def run(self) -> Counter[str]:
         with pq.ParquetFile(self.job.run / f"landings/part-{self.job.key}.parquet") as file:

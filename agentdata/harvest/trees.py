@@ -24,7 +24,7 @@ MOST_FILES = 20_000
 MOST_ENTRIES = 200_000
 """Entries of trees and files of listings that are kept; one takes about 300 bytes."""
 MOST_SUMS = 100_000
-MOST_POSTINGS = 8_000_000
+MOST_POSTINGS = 6_000_000
 """(word, file version) pairs that are kept beyond the files in use; one takes about ten bytes."""
 
 
