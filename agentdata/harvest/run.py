@@ -195,12 +195,11 @@ def _alone(run: Path) -> Iterator[None]:
 
 def _refuse_foreign(run: Path) -> None:
     """Raise UsageError for a directory that holds something else than a run."""
-    if not run.is_dir() or _begun(run) is not None:
-        return
-    others = [
-        entry.name for entry in run.iterdir() if not entry.name.startswith(".lock") and entry.name != "config.json.tmp"
-    ]
-    if others:
+    names = [entry.name for entry in run.iterdir()] if run.is_dir() else []
+    others = [name for name in names if not name.startswith((".lock", "config.json"))]
+    others += [name for name in names if name == "config.json"]
+    # A run that another share begins just now has its configuration before it has anything else: look for that last.
+    if others and _begun(run) is None:
         raise UsageError(f"{run} is not empty ({others[0]} is there) and holds no run: choose a new directory with -o.")
 
 
