@@ -130,14 +130,16 @@ class ChangeReader:
                 self._filter_paths(telling)
                 kept[telling.landing.id] = telling
         self._filter_sizes(kept, rejected)
-        patches = self._patches(list(kept.values()))
-        ahead = list(kept.values())
+        tellings = list(kept.values())
+        patches = self._patches(tellings)
+        place = 0
         for landing in landings:
             if landing.id in kept:
-                if len(kept) % AHEAD == len(ahead) % AHEAD:
-                    self._prefetch(ahead[len(ahead) - len(kept) :][:AHEAD])
+                if place % AHEAD == 0:
+                    self._prefetch(tellings[place : place + AHEAD])
+                place += 1
                 with self._attempt(landing, rejected):
-                    yield self._build(kept.pop(landing.id), next(patches))
+                    yield self._build(kept[landing.id], next(patches))
                     continue
             yield rejected.pop(landing.id)
 
