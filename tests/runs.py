@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 from tests.histories import History, numbered
 
 ROOT = Path(__file__).parent.parent
-COMMAND = (sys.executable, "-c", "from agentdata.cli.main import main; main()")
+# A shell starts background jobs, and so what they start, with Ctrl-C ignored.
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+COMMAND = (sys.executable, "-c", f"{HEED}; from agentdata.cli.main import main; main()")
 
 
 @dataclass(frozen=True)
