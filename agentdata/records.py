@@ -402,3 +402,156 @@ class Manifest(Record):
     """`stage/reason` of everything that did not become a row."""
     tokens: tuple[Count, ...]
     """Tokens by rendering, and `rendering/trained`."""
+
+
+# Environments and tasks
+
+
+class Environment(Record):
+    """Where the code of one commit runs, described well enough to be built again."""
+
+    id: str
+    """Content address of everything below that decides what is built."""
+    repo: str
+    git_dir: str
+    """Repository that the tree is exported from."""
+    commit: str
+    """Commit whose tree is at /testbed."""
+    change_id: str = ""
+    """The change that starts at this commit."""
+    python: str
+    """Version as `3.11`."""
+    base_image: str
+    system_packages: tuple[str, ...] = ()
+    lock: str
+    """Requirements, every one with its version, as resolved for `until`."""
+    lock_id: str
+    """Content address of Python, base image, system packages and lock: names the image that environments share."""
+    until: str
+    """ISO 8601 time: no package that was uploaded later is in the lock, unless `origin` says so."""
+    origin: str
+    """What in the repository the requirements were read from, and the fallback that worked."""
+    install: tuple[str, ...]
+    """Commands, run in /testbed without a network, that make the project importable."""
+    test_command: str
+    """Command that runs the tests; names of files or tests are appended."""
+    image: str
+    """Name and tag of the image with the tree."""
+    image_id: str
+    """The engine's digest of it."""
+
+
+class BuildAttempt(Record):
+    """One way of building an environment that was tried."""
+
+    id: str
+    """Environment's or change's id, and the number of the attempt."""
+    repo: str
+    commit: str
+    origin: str
+    reason: str
+    """A short word; empty when it worked."""
+    log: str
+    seconds: float
+
+
+class Task(Record):
+    """A problem to solve in an environment. What grades it is withheld in `TaskTests` and `GoldPatch` of the same id."""
+
+    id: str
+    """`owner__name-number` as in SWE-bench, or `owner__name-` and a content address."""
+    repo: str
+    environment: str
+    """Id of the environment; empty for an imported task."""
+    image: str
+    """Image with the tree of the task at /testbed: one commit, nothing later."""
+    base_commit: str
+    problem_statement: str
+    statement_source: Literal["issue", "pull-request", "commit", "tests", "benchmark"]
+    hints: str = ""
+    source: Literal["change", "mutation", "reversal", "benchmark"]
+    mutations: tuple[str, ...] = ()
+    """Kinds of mutation that made the problem."""
+    created_at: str
+    """ISO 8601."""
+    version: str = ""
+    """Version label of a benchmark row."""
+    licence: str = ""
+
+
+class TestCount(Record):
+    """How often a test passed in repeated runs, without and with the gold patch."""
+
+    name: str
+    runs: int
+    passed_before: int
+    passed_after: int
+
+
+class TaskTests(Record):
+    """The tests that decide over a task."""
+
+    id: str
+    test_patch: str
+    test_files: tuple[str, ...]
+    """Files that the test command is given."""
+    test_command: str
+    fail_to_pass: tuple[str, ...]
+    """pytest node ids (`path::Class::name[parameters]`)."""
+    pass_to_pass: tuple[str, ...]
+    flaky: tuple[str, ...] = ()
+    """Tests whose outcome differed between equal runs; they decide nothing."""
+    counts: tuple[TestCount, ...] = ()
+    eval_script: str = ""
+    """Script of an imported version-5 row; empty when ours is derived from the fields above."""
+    log_parser: str = ""
+    """Name of SWE-bench's parser for the output of `eval_script` or of an imported row."""
+
+
+class GoldPatch(Record):
+    """The known solution of a task."""
+
+    id: str
+    patch: str
+
+
+TestStatus = Literal["passed", "failed", "error", "skipped", "missing"]
+
+
+class TestResult(Record):
+    """What became of one test."""
+
+    name: str
+    status: TestStatus
+
+
+class Prediction(Record):
+    """A submission in the field's form."""
+
+    instance_id: str
+    model_name_or_path: str = ""
+    model_patch: str
+
+
+class Verdict(Record):
+    """What the grader found."""
+
+    task: str
+    model: str = ""
+    resolved: bool
+    reason: str
+    """A short word: resolved, tests-failed, empty-patch, patch-does-not-apply, tests-did-not-run, forged-report, ..."""
+    fail_to_pass: tuple[TestResult, ...] = ()
+    pass_to_pass: tuple[TestResult, ...] = ()
+    tampering: tuple[str, ...] = ()
+    """`kind: path` of each change to tests or test infrastructure, which was undone before grading."""
+    exit_status: int = -1
+    """Of the test command; -1 when it was not run."""
+    test_seconds: float = 0.0
+    """Running time of the test command."""
+    seconds: float = 0.0
+    """From the submission to the verdict."""
+    log: str = ""
+    """End of what the test command printed."""
+    grader: str = ""
+    """Version of the grader."""

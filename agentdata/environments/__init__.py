@@ -1,0 +1,1 @@
+"""Changes or mutated code to environments and tasks, proved by runs."""

@@ -1,0 +1,117 @@
+"""What every sandbox can do, whatever runs it, and how its failures are told apart.
+
+A command that fails is a result. A sandbox that fails is an exception:
+
+SandboxError             the sandbox or its engine failed; the command's outcome is unknown, so try again in a new one
+├── EngineError          the engine does not answer, is not permitted, or refuses: says what to do
+├── ImageError           an image is missing, or cannot be built
+└── SandboxGone          the container or process died while it was used (out of memory, killed, engine restarted)
+"""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class SandboxError(Exception):
+    """The sandbox failed, not what ran in it. The text is one sentence with the remedy."""
+
+
+class EngineError(SandboxError):
+    """The engine does not answer, does not permit it, or refuses."""
+
+
+class ImageError(SandboxError):
+    """An image is missing or cannot be built."""
+
+
+class SandboxGone(SandboxError):
+    """The sandbox died while it was used."""
+
+
+class Limits(BaseModel):
+    """What a sandbox may use. The defaults are those for an agent or a test run that is not trusted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    network: bool = False
+    """Whether the network can be reached. Off while an agent works and while tests run."""
+    memory_bytes: int = 4 << 30
+    processes: int = 512
+    cpus: float = 2.0
+    disk_bytes: int = 8 << 30
+    """What may be written before the sandbox is stopped."""
+    output_bytes: int = 1 << 20
+    """What is kept of the output of one command: its head and its tail."""
+    user: str = "1000:1000"
+    """Who runs the commands; `0:0` for builds."""
+
+
+class CommandResult(BaseModel):
+    """How a command ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    status: int
+    """Exit status; 128 + N for signal N, 124 when `timed_out`."""
+    output: bytes
+    """Standard output and error as they came, at most `Limits.output_bytes`; a mark stands where the middle was cut."""
+    seconds: float
+    timed_out: bool = False
+    cut_bytes: int = 0
+    """Bytes that were cut out of the output."""
+
+    @property
+    def text(self) -> str:
+        """The output as text; what is not UTF-8 is replaced."""
+        return self.output.decode("utf-8", "replace")
+
+
+class Session(Protocol):
+    """A shell that keeps directory, variables and functions from one command to the next."""
+
+    def run(self, command: str, *, timeout: float = 120) -> CommandResult:
+        """Run a command, several lines if need be. After a timeout (seconds) its processes are gone and the shell lives.
+
+        Raises SandboxGone.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Sandbox(Protocol):
+    """A place to run commands. Use as a context manager: leaving it removes everything."""
+
+    def session(self, *, workdir: str = "") -> Session:
+        """Open a shell session."""
+        ...
+
+    def run(
+        self,
+        command: str,
+        *,
+        timeout: float = 120,
+        workdir: str = "",
+        user: str = "",
+        environment: dict[str, str] | None = None,
+    ) -> CommandResult:
+        """Run a command in a fresh shell. `user` overrides that of the limits."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """A file's content. Raises FileNotFoundError, IsADirectoryError."""
+        ...
+
+    def write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        """Write a file, making its folders; it belongs to the sandbox's user."""
+        ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
