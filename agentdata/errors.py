@@ -3,6 +3,7 @@
 AgentdataError
 ├── UsageError       an option, recipe, file list or run directory cannot be used (exit status 2)
 ├── RunError         the run as a whole cannot go on: disk full, directory locked (exit status 1)
+│   └── IndexUnreachable  the package index does not answer; what needs it is owed
 └── SourceError      one repository cannot be harvested; the others go on (exit status 1 at the end)
     └── ObjectError  one object of a repository is missing or corrupt; the change that needs it is rejected
 """
@@ -20,6 +21,10 @@ class UsageError(AgentdataError):
 
 class RunError(AgentdataError):
     """The run cannot go on; what is finished stays, and the same command continues it."""
+
+
+class IndexUnreachable(RunError):
+    """The package index does not answer, which says nothing about what was asked of it."""
 
 
 class SourceError(AgentdataError):
