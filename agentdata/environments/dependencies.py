@@ -1,7 +1,7 @@
 """What a repository wishes to have installed at a commit, and on which Python, read without running anything of it."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -86,7 +86,7 @@ def _chosen(snapshot: Snapshot, groups: Sequence[Group], tools: Sequence[Group])
     named = plain + [group for group in tested if not group.name] if plain else tested
     chosen = named + [group for group in tools if group.kind == "test"]
     known = {group.name: group for group in groups if group.name}
-    later = (
+    later: tuple[Callable[[], list[Group]], ...] = (
         lambda: tool_files.nox_groups(snapshot),
         lambda: [group for group in [*groups, *tools] if group.kind == "develop"],
         lambda: [group for group in tools if group.kind == "run"],

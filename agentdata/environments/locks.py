@@ -61,6 +61,8 @@ WITHOUT_LIMIT = "2200-01-01T00:00:00Z"
 GONE = re.compile(r"`([\w.-]+)` was filtered by `exclude-newer`|no versions of ([\w.-]+)")
 SECONDS = 300.0
 TRIES = 3
+WAIT = 1.0
+"""Seconds before an index that does not answer is asked again; twice as many each time."""
 UNREACHABLE = re.compile(
     r"error sending request|dns error|Could not connect|client error \(Connect\)|operation timed out|Connection re(set|fused)"
     r"|HTTP status (server|client) error \((5\d\d|429)|tcp connect error|Network is unreachable|name resolution"
@@ -88,7 +90,7 @@ class Lock(Record):
     """Packages that may be newer than the date."""
 
 
-class Unresolvable(Exception):
+class UnresolvableError(Exception):
     """No set of versions satisfies the requirements; the text is the resolver's."""
 
 
@@ -139,7 +141,7 @@ def resolve(
 ) -> Lock:
     """A lock at one level. `until` is an ISO 8601 time, that of the commit by default; `extra` come from a recipe.
 
-    Raises Unresolvable, and IndexUnreachable when the index does not answer three times.
+    Raises UnresolvableError, and IndexUnreachable when the index does not answer three times.
     """
     solver = _Solver(wishes, python, "" if level == "newest" else until or wishes.until, compile_lock)
     solver.excuses = level not in ("as-declared", "newest")
@@ -205,13 +207,13 @@ class _Solver:
             self.arguments += ["--exclude-newer-package", f"{package}={WITHOUT_LIMIT}"]
 
     def solve(self, requirements: Iterable[str], constraints: Sequence[str] = ()) -> str:
-        """Lines of a lock. Raises Unresolvable and IndexUnreachable."""
+        """Lines of a lock. Raises UnresolvableError and IndexUnreachable."""
         asked = "".join(f"{it}\n" for it in dict.fromkeys(requirements) if name_of(it) != self.project)
         limits = "".join(f"{it}\n" for it in constraints if "[" not in it)
         while True:
             try:
                 return self._solve(asked, limits)
-            except Unresolvable as error:
+            except UnresolvableError as error:
                 named = {name for found in GONE.findall(str(error)) for name in found if name} - set(self.excused)
                 if not self.excuses or not named:
                     raise
@@ -225,8 +227,8 @@ class _Solver:
             if status == 0:
                 return "".join(sorted(f"{line}\n" for line in output.splitlines() if re.match(r"[\w.-]+==", line)))
             if not UNREACHABLE.search(messages):
-                raise Unresolvable(messages.strip() or f"the resolver ended with status {status}")
-            time.sleep(2.0**attempt)
+                raise UnresolvableError(messages.strip() or f"the resolver ended with status {status}")
+            time.sleep(WAIT * 2**attempt)
         raise index_unreachable(messages)
 
     def solve_most(self, own: list[str], tests: list[str]) -> tuple[str, list[str]]:
@@ -240,7 +242,7 @@ class _Solver:
             try:
                 text = self.solve([*own, *kept, *part])
                 kept += part
-            except Unresolvable:
+            except UnresolvableError:
                 middle = len(part) // 2
                 if middle:
                     parts[:0] = [part[:middle], part[middle:]]

@@ -99,7 +99,7 @@ MOST_FILES = 600
 INI_FILES = (("pytest.ini", "pytest"), (".pytest.ini", "pytest"), ("tox.ini", "pytest"), ("setup.cfg", "tool:pytest"))
 
 
-def test_files(snapshot: Snapshot) -> list[str]:
+def find_test_files(snapshot: Snapshot) -> list[str]:
     """Files that pytest collects by its usual names."""
     return [path for path in snapshot.files if re.search(r"(^|/)(test_[^/]*|[^/]*_tests?|tests)\.py$", path)]
 
@@ -121,7 +121,7 @@ def find_plugins(snapshot: Snapshot, modules: tuple[str, ...]) -> Group:
     """Plugins and libraries by how the tests are configured and what they use; `modules` are the project's own."""
     found = required_plugins(options := configuration(snapshot))
     found += [package for pattern, package in OPTIONS.items() if re.search(pattern, options, re.MULTILINE)]
-    paths = [path for path in snapshot.files if path.endswith("conftest.py")] + test_files(snapshot)
+    paths = [path for path in snapshot.files if path.endswith("conftest.py")] + find_test_files(snapshot)
     texts = [snapshot.text(path) for path in paths[:MOST_FILES]]
     whole = "\n".join(texts)
     found += [package for pattern, package in USES.items() if re.search(pattern, whole)]

@@ -140,7 +140,7 @@ def _tox(tox: Table) -> list[Group]:
     groups = []
     environments = {"env_run_base": tox.get("env_run_base"), **table(tox, "env")}
     for name, environment in environments.items():
-        if isinstance(environment, dict) and kind_of(name) != "extra" or name == "env_run_base":
+        if name == "env_run_base" or (isinstance(environment, dict) and kind_of(name) != "extra"):
             found = table({"it": environment}, "it")
             groups.append(
                 Group(

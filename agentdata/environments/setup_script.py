@@ -3,13 +3,15 @@
 import ast
 from collections.abc import Iterator
 
-from agentdata.environments.declarations import Declared, Group, cleaned
+from agentdata.environments.declarations import Declared, Group, Kind, cleaned
 from agentdata.environments.project_files import extra_group, strings, table, text
 from agentdata.environments.snapshot import Snapshot
 from agentdata.environments.tool_files import read_requirements
 
+KEYWORDS: dict[str, Kind] = {"install_requires": "run", "tests_require": "test", "setup_requires": "build"}
 
-class Unknown(Exception):
+
+class UnknownError(Exception):
     """An expression that cannot be known without running it."""
 
 
@@ -35,7 +37,7 @@ def read_setup_script(snapshot: Snapshot) -> Declared:
 def _declared(arguments: dict[str, object]) -> Declared:
     groups = [
         Group(origin=f"setup.py {key}", kind=kind, requirements=cleaned(arguments.get(key)))
-        for key, kind in (("install_requires", "run"), ("tests_require", "test"), ("setup_requires", "build"))
+        for key, kind in KEYWORDS.items()
     ]
     for name, lines in table(arguments, "extras_require").items():
         condition = name.partition(":")[2]
@@ -74,7 +76,7 @@ class _Reader:
             return
         try:
             value = self.value(node.value)
-        except Unknown:
+        except UnknownError:
             return
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             if isinstance(target, ast.Name):
@@ -87,11 +89,12 @@ class _Reader:
                     owner[target.slice.value] = value
 
     def extend(self, node: ast.Call) -> None:
-        assert isinstance(node.func, ast.Attribute | ast.Name)
-        owner = self.names.get(node.func.value.id) if _is_method_of_name(node.func) else None  # type: ignore[union-attr,attr-defined]
+        owner: object = None
+        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            owner = self.names.get(node.func.value.id)
         try:
             value = self.value(node.args[-1]) if node.args else None
-        except Unknown:
+        except UnknownError:
             return
         if isinstance(owner, list):
             owner.extend(value if isinstance(value, list) else [value])
@@ -102,7 +105,7 @@ class _Reader:
         for keyword in call.keywords:
             try:
                 value = self.value(keyword.value)
-            except Unknown:
+            except UnknownError:
                 continue
             if keyword.arg is not None:
                 yield keyword.arg, value
@@ -110,7 +113,7 @@ class _Reader:
                 yield from ((key, item) for key, item in value.items() if isinstance(key, str))
 
     def value(self, node: ast.expr) -> object:
-        """Value of an expression. Raises Unknown."""
+        """Value of an expression. Raises UnknownError."""
         match node:
             case ast.Constant():
                 return node.value
@@ -134,7 +137,7 @@ class _Reader:
                     return inner[key]
             case ast.Call():
                 return self._call(node)
-        raise Unknown
+        raise UnknownError
 
     def _element(self, node: ast.expr) -> list[object]:
         try:
@@ -142,7 +145,7 @@ class _Reader:
                 inner = self.value(node.value)
                 return list(inner) if isinstance(inner, list) else []
             return [self.value(node)]
-        except Unknown:
+        except UnknownError:
             return []
 
     def _dictionary(self, node: ast.Dict) -> dict[object, object]:
@@ -154,7 +157,7 @@ class _Reader:
                     found.update(value)
                 elif key is not None:
                     found[self.value(key)] = value
-            except (Unknown, TypeError):
+            except (UnknownError, TypeError):
                 continue
         return found
 
@@ -163,13 +166,13 @@ class _Reader:
             return [*left, *right]
         if isinstance(left, str) and isinstance(right, str):
             return left + right
-        raise Unknown
+        raise UnknownError
 
     def _formatted(self, left: object, right: object) -> str:
         try:
             return text(left) % (tuple(right) if isinstance(right, list) else right)
         except (TypeError, ValueError) as error:
-            raise Unknown from error
+            raise UnknownError from error
 
     def _call(self, node: ast.Call) -> object:
         """`dict(a=[...])`, `"a b".split()`, `list(...)`, or whatever reads a file of requirements named in it."""
@@ -190,8 +193,4 @@ class _Reader:
                 return words.split() if name == "split" and not node.args else words.splitlines()
         if name == "get" and node.args:
             return self.value(node.args[-1])
-        raise Unknown
-
-
-def _is_method_of_name(function: ast.expr) -> bool:
-    return isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name)
+        raise UnknownError

@@ -181,7 +181,7 @@ def workflow_groups(snapshot: Snapshot) -> list[Group]:
 def _install_commands(content: str) -> Iterator[list[str]]:
     for found in re.finditer(r"\bpip3? install\s+([^\n;&|]+)|\buv sync\s*([^\n;&|]*)", content):
         try:
-            words = shlex.split(found[1] or found[2] or "", comments=True)
+            words = shlex.split(re.sub(r"\$\{\{.*?\}\}", "$", found[1] or found[2] or ""), comments=True)
         except ValueError:
             continue
         if not any(word in ("--upgrade", "-U") and "pip" in words for word in words):
