@@ -212,7 +212,7 @@ def _lock(build: _Build, python: str, level: Level, log: list[str]) -> Lock:
 def _compile_in_box(
     box: BuildBox, arguments: Sequence[str], requirements: str, constraints: str
 ) -> tuple[int, str, str]:
-    folder = "/tmp/agentdata"  # noqa: S108 - in the box
+    folder = "/opt/agentdata"
     box.put(images.archive({"requirements.in": requirements, "constraints.txt": constraints}), folder)
     given = [f"{folder}/constraints.txt" if word == "@constraints@" else word for word in arguments]
     given = [f"{folder}/requirements.in" if word == "-" else word for word in given]

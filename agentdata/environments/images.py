@@ -137,25 +137,25 @@ def lock_image(
                     "system-packages",
                 )
             put_uv(box)
-            box.put(archive({"lock.txt": lock.text}), "/tmp/agentdata")
-            steps.must(f"/tmp/agentdata/uv venv -q --no-project --python python{lock.python} /opt/venv", "no-python")
+            box.put(archive({"lock.txt": lock.text}), "/opt/agentdata")
+            steps.must(f"/opt/agentdata/uv venv -q --no-project --python python{lock.python} /opt/venv", "no-python")
             steps.fetch(_install_lock(lock, until), "install-failed")
-            steps.must("rm -rf /tmp/agentdata /root/.cache", "install-failed")
+            steps.must("rm -rf /opt/agentdata /root/.cache", "install-failed")
             box.put(archive({"etc/profile.d/agentdata.sh": PROFILE, "opt/miniconda3/bin/activate": CONDA}), "/")
             box.commit(name, labels={"agentdata.lock": lock_id}, changes=list(CHANGES))
     return name
 
 
 def _install_lock(lock: Lock, until: str) -> str:
-    words = ["/tmp/agentdata/uv", "pip", "install", "--python", "/opt/venv/bin/python", "--no-deps", "--no-cache"]
-    words += ["--compile-bytecode", "--link-mode", "copy", "-r", "/tmp/agentdata/lock.txt"]
+    words = ["/opt/agentdata/uv", "pip", "install", "--python", "/opt/venv/bin/python", "--no-deps", "--no-cache"]
+    words += ["--compile-bytecode", "--link-mode", "copy", "-r", "/opt/agentdata/lock.txt"]
     words += ["--no-build"] if not lock.builds else ["--exclude-newer", until] if until and not lock.excused else []
     return " ".join(words)
 
 
 def put_uv(box: BuildBox) -> None:
-    """Bring the resolver and installer into a box, at /tmp/agentdata/uv."""
-    box.put(archive({"uv": Path(uv_program()).read_bytes()}), "/tmp/agentdata")
+    """Bring the resolver and installer into a box, at /opt/agentdata/uv."""
+    box.put(archive({"uv": Path(uv_program()).read_bytes()}), "/opt/agentdata")
 
 
 def archive(files: dict[str, str | bytes]) -> bytes:
@@ -173,13 +173,13 @@ def archive(files: dict[str, str | bytes]) -> bytes:
 def write_tree(steps: Steps, snapshot: Snapshot) -> None:
     """Put the commit at /testbed: its objects, one branch, the files, all owned by the agent."""
     object_format = git.run(snapshot.repository.git_dir, "rev-parse", "--show-object-format").decode().strip()
-    steps.box.put(archive({"tree.pack": pack(snapshot)}), "/tmp/agentdata")
+    steps.box.put(archive({"tree.pack": pack(snapshot)}), "/opt/agentdata")
     script = f"""
 set -e
 cd /testbed
 git init -q --template= --object-format={object_format} .
 git config core.logAllRefUpdates false
-git index-pack --stdin < /tmp/agentdata/tree.pack > /dev/null
+git index-pack --stdin < /opt/agentdata/tree.pack > /dev/null
 echo {snapshot.commit} > .git/shallow
 git symbolic-ref HEAD refs/heads/main
 git update-ref refs/heads/main {snapshot.commit}
@@ -191,7 +191,7 @@ printf '%s\\n' {" ".join(shlex.quote(pattern) for pattern in EXCLUDED)} > .git/i
 """
     steps.must("git config --system safe.directory '*' && mkdir -p /testbed && chown 1000:1000 /testbed", "tree-failed")
     steps.must(as_agent(script), "tree-failed")
-    steps.must("rm -rf /tmp/agentdata", "tree-failed")
+    steps.must("rm -rf /opt/agentdata", "tree-failed")
 
 
 def as_agent(script: str) -> str:

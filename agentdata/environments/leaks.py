@@ -16,22 +16,36 @@ SEARCH = r"""
 set -u
 export GIT_NO_REPLACE_OBJECTS=1 GIT_OPTIONAL_LOCKS=0 LC_ALL=C
 git() { command git -c safe.directory='*' "$@"; }
+everywhere() { find / -xdev \( -path /proc -o -path /sys -o -path "$1" \) -prune -o "${@:2}" -print 2>/dev/null; }
 cd /testbed || exit 3
-echo '== objects'; git cat-file --batch-all-objects --unordered --batch-check='%(objectname)' || echo unreadable
-echo '== store'; find .git/objects -type f | grep -Ev '^.git/objects/(pack/pack-[0-9a-f]+\.(pack|idx|rev|bitmap)|[0-9a-f]{2}/[0-9a-f]+|info/(packs|commit-graph))$'
-for pack in .git/objects/pack/*.pack; do [ -e "$pack" ] && [ ! -e "${pack%.pack}.idx" ] && echo "$pack"; done
-echo '== files'; find .git -type f -o -type l | grep -Ev '^.git/(objects/|hooks/|(HEAD|config|description|index|shallow|packed-refs|info/exclude)$|refs/)'
-echo '== hooks'; find .git/hooks -type f ! -name '*.sample' 2>/dev/null
-echo '== refs'; git for-each-ref --format='%(refname) %(objectname)'; echo "HEAD $(git rev-parse HEAD)"
-echo '== shallow'; cat .git/shallow 2>/dev/null
-echo '== config'; git config --local --list --name-only
-echo '== repositories'; find / -xdev \( -path /proc -o -path /sys \) -prune -o \( -name .git -o -name '*.pack' -o -name '*.bundle' \) -print 2>/dev/null | grep -v '^/testbed/\.git'
-find / -xdev \( -path /proc -o -path /sys -o -path /testbed/.git \) -prune -o -type d -name objects -print 2>/dev/null | while read -r it; do [ -d "$it/pack" ] && [ -e "${it%/*}/HEAD" ] && echo "$it"; done
-echo '== caches'; find /root/.cache /home/*/.cache /var/cache/pip /var/cache/uv -type f 2>/dev/null | head -20
-find / -xdev \( -path /proc -o -path /sys \) -prune -o -type f \( -name '*.whl' -o -name '*.egg' \) -print 2>/dev/null
-echo '== installed'; find / -xdev \( -path /proc -o -path /sys -o -path /testbed/.git \) -prune -o \( -name '*.dist-info' -o -name '*.egg-info' -o -name '*.egg-link' \) -print 2>/dev/null
-echo '== editable'; find /opt/venv -name direct_url.json -exec grep -l '"file:///testbed' {} + 2>/dev/null
-echo '== copies'; find / -xdev \( -path /proc -o -path /sys -o -path /testbed \) -prune -o \( -name '__init__.py' -o -path '*-packages/*.py' \) -print 2>/dev/null | grep -E '(-packages|_vendor|vendored|packages)/'
+echo '== objects'
+git cat-file --batch-all-objects --unordered --batch-check='%(objectname)' || echo unreadable
+echo '== store'
+find .git/objects -type f | grep -Ev '^.git/objects/([0-9a-f]{2}/[0-9a-f]+|pack/pack-[0-9a-f]+\.(pack|idx|rev|bitmap))$'
+for pack in .git/objects/pack/*.pack; do [ ! -e "$pack" ] || [ -e "${pack%.pack}.idx" ] || echo "$pack"; done
+echo '== files'
+find .git \( -path .git/objects -o -path .git/refs -o -path .git/hooks \) -prune -o ! -type d -print |
+  grep -Ev '^.git/(HEAD|config|description|index|shallow|packed-refs|info/exclude)$'
+find .git/hooks -type f ! -name '*.sample' 2>/dev/null
+echo '== refs'
+git for-each-ref --format='%(refname) %(objectname)'
+echo "HEAD $(git rev-parse HEAD)"
+echo '== shallow'
+cat .git/shallow 2>/dev/null
+echo '== config'
+git config --local --list --name-only
+echo '== repositories'
+everywhere /testbed/.git \( -name .git -o -name '*.pack' -o -name '*.bundle' \)
+everywhere /testbed/.git -type d -path '*/objects/pack'
+echo '== caches'
+find /root/.cache /home/*/.cache /var/cache/pip /var/cache/uv -type f 2>/dev/null | head -20
+everywhere /testbed -type f \( -name '*.whl' -o -name '*.egg' \)
+echo '== installed'
+everywhere /testbed/.git \( -name '*.dist-info' -o -name '*.egg-info' \)
+echo '== editable'
+find /opt/venv -name direct_url.json -exec grep -l '"file:///testbed' {} + 2>/dev/null
+echo '== copies'
+everywhere /testbed -type f -name '*.py' | grep -E '(-packages|_vendor|vendored|packages)/[^/]+(/__init__)?\.py$'
 echo '== end'
 """
 
@@ -68,7 +82,7 @@ def find_leaks(
         *_objects(found["objects"], object_ids(snapshot)),
         *_references(found, snapshot.commit),
         *(f"{path}: not a part of an object store that git reads" for path in found["store"]),
-        *(f"{path}: left behind in .git" for path in [*found["files"], *found["hooks"]]),
+        *(f"{path}: left behind in .git" for path in found["files"]),
         *(f"{path}: another repository or pack of objects" for path in found["repositories"]),
         *(f"{path}: a cached or packed distribution" for path in found["caches"]),
         *_distributions(found["installed"], found["editable"], name_of(project)),
@@ -117,8 +131,6 @@ def _distributions(paths: Sequence[str], editable: Sequence[str], project: str) 
     for path in paths:
         name = re.sub(r"-\d.*", "", path.rsplit("/", 1)[-1].rsplit(".", 1)[0])
         if project and name_of(name) == project and path not in own and not path.startswith("/testbed/"):
-            if path == f"/opt/venv/{path.removeprefix('/opt/venv/')}" and path.endswith(".egg-link"):
-                continue
             leaks.append(f"{path}: the project installed apart from its tree")
     return leaks
 
