@@ -27,10 +27,11 @@ from agentdata.environments.snapshot import Snapshot, nearest_version
 from agentdata.errors import SourceError
 from agentdata.harvest import git
 from agentdata.records import BuildAttempt, Environment, Rejected
-from sandboxes.docker import BuildBox, Engine
-from sandboxes.images import base_image
+from sandboxes.engine import Engine
+from sandboxes.images import BUILD_LIMITS, BuildBox, base_image
 
 STAGE = "environments"
+OFFLINE = BUILD_LIMITS.model_copy(update={"network": False})
 SMOKE_FILES = 24
 """Test files that are collected to see whether an environment works."""
 PATIENCE = 3
@@ -257,7 +258,7 @@ def _build_once(build: _Build, lock: Lock, log: list[str], *, search: bool = Tru
         seconds=recipe.step_seconds,
         run=build.run,
     )
-    with BuildBox(build.engine, parent, run=build.run, network=False) as box:
+    with BuildBox(build.engine, parent, run=build.run, limits=OFFLINE) as box:
         steps = Steps(box, log, recipe.step_seconds)
         images.write_tree(steps, build.snapshot)
         install = images.install_project(
@@ -304,11 +305,13 @@ def _smoke(steps: Steps, snapshot: Snapshot, test_command: str) -> None:
         raise BuildError("no-tests", "the repository has no file that pytest would collect")
     stride = max(1, len(files) // SMOKE_FILES)
     chosen = files[::stride][:SMOKE_FILES]
-    options = "--collect-only -q -p no:cacheprovider"
-    done = steps.run(images.as_agent(f"{test_command} {options} {shlex.join(chosen)} 2>&1"))
-    collected = set(re.findall(r"^(\S+?\.py)(?:::|: \d)", done.text, re.MULTILINE))
-    broken = set(re.findall(r"^ERROR (\S+\.py)", done.text, re.MULTILINE))
-    if not collected - broken or len(broken) > len(chosen) / 2:
+    done = steps.run(images.as_agent(f"{test_command} --collect-only -q -p no:cacheprovider {shlex.join(chosen)} 2>&1"))
+    counts = re.findall(r"(?:^|\s)(\d+)(?:/\d+)? (?:tests?|items?)\b", done.text)
+    found = max((int(count) for count in counts), default=0) or len(
+        re.findall(r"^\S+\.py(?:::|: \d)", done.text, re.MULTILINE)
+    )
+    broken = set(re.findall(r"^_*\s*ERROR (?:collecting )?(\S+\.py)", done.text, re.MULTILINE))
+    if not found or len(broken) > len(chosen) / 2:
         raise BuildError("collect-failed", f"{len(broken)} of {len(chosen)} files fail: {done.text[-1500:]}")
     steps.must(images.as_agent('test -z "$(git status --porcelain)"'), "tree-failed")
 
