@@ -84,12 +84,12 @@ class DockerSandbox:
             host |= {"binds": self._build.binds, "network_mode": self._build.network_mode(limits)}
         return {
             "image": self.image,
-            "entrypoint": KEEPER,
-            "command": [],
+            # An empty entrypoint takes away that of the image, and is not remembered in an image made of the container.
+            "entrypoint": [""],
+            "command": KEEPER,
             "user": "0:0",
             "stdin_open": True,
             "labels": self.engine.labels(run),
-            "healthcheck": {"test": ["NONE"]},
             "use_config_proxy": False,
             "host_config": api.create_host_config(**host),
         }
