@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for package in ("agentdata", "recipes") for path in (ROOT / package).rglob("*.py"))
-HARVEST_KNOWS = {"records", "shards", "stages", "errors", "editor", "progress", "harvest", "__version__"}
+HARVEST_KNOWS = {"records", "shards", "stages", "errors", "editor", "progress", "runs", "harvest", "__version__"}
 HEAVY = {
     "docker": set[str](),
     "torch": set[str](),
