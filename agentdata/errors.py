@@ -3,6 +3,7 @@
 AgentdataError
 ├── UsageError       an option, recipe, file list or run directory cannot be used (exit status 2)
 ├── RunError         the run as a whole cannot go on: disk full, directory locked (exit status 1)
+├── OwedError        one job failed for no fault of its own, as when an engine is gone: it is done again later
 └── SourceError      one repository cannot be harvested; the others go on (exit status 1 at the end)
     └── ObjectError  one object of a repository is missing or corrupt; the change that needs it is rejected
 """
@@ -20,6 +21,14 @@ class UsageError(AgentdataError):
 
 class RunError(AgentdataError):
     """The run cannot go on; what is finished stays, and the same command continues it."""
+
+
+class OwedError(AgentdataError):
+    """A job is owed: what failed was not the job's own doing. `final` says that trying again at once is no use."""
+
+    def __init__(self, detail: str, *, final: bool = False) -> None:
+        super().__init__(detail)
+        self.final = final
 
 
 class SourceError(AgentdataError):
