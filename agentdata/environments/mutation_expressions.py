@@ -1,18 +1,18 @@
 """Mistakes inside an expression: each kind takes a site and proposes replacements of bytes."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
-from random import Random
 from typing import TYPE_CHECKING
 
 from agentdata.environments.patches import Replacement
-from agentdata.environments.syntax import Module, Site, content_of, is_called, is_target, operands
+from agentdata.environments.syntax import Site, content_of, is_called, is_target, operands
 
 if TYPE_CHECKING:
     from agentdata.environments.syntax import Node
 
 Proposal = tuple[Replacement, ...]
-Propose = Callable[[Site, Module, Random], Iterator[Proposal]]
+Propose = Callable[[Site], Iterator[Proposal]]
 
 ARITHMETIC = {
     b"+": b"-",
@@ -53,9 +53,11 @@ DEFAULTED = {b"get": 2, b"pop": 2, b"getattr": 3, b"next": 2, b"setdefault": 2}
 FIXED_ORDER = frozenset(b"isinstance issubclass getattr setattr hasattr delattr super range zip open".split())
 WORDS = frozenset(b"help description doc message msg title label metavar epilog short_help stacklevel".split())
 """Keyword arguments that only say something to a person."""
-CONTAINERS = frozenset("string concatenated_string list tuple list_comprehension none".split())
-NAMED = frozenset("identifier attribute subscript call".split())
-CLOSED = frozenset("identifier attribute subscript call integer float string list tuple dictionary set".split())
+CONTAINERS = frozenset(["string", "concatenated_string", "list", "tuple", "list_comprehension", "none"])
+NAMED = frozenset(["identifier", "attribute", "subscript", "call"])
+CLOSED = frozenset(
+    ["identifier", "attribute", "subscript", "call", "integer", "float", "string", "list", "tuple", "dictionary", "set"]
+)
 """Nodes that need no parentheses anywhere."""
 FLOAT = re.compile(rb"\d+\.\d+")
 
@@ -83,7 +85,7 @@ def enclosed(node: "Node") -> bytes:
     return text if node.type in CLOSED else b"(" + text + b")"
 
 
-def arithmetic(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def arithmetic(site: Site) -> Iterator[Proposal]:
     """Another operator of the same sort; texts and lists, which have no such operator, are left alone."""
     operator = site.node.child_by_field_name("operator")
     sides = [site.node.child_by_field_name(name) for name in ("left", "right")]
@@ -96,21 +98,21 @@ def arithmetic(site: Site, module: Module, random: Random) -> Iterator[Proposal]
         yield replace(operator, other + ending)
 
 
-def boolean(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def boolean(site: Site) -> Iterator[Proposal]:
     """`and` for `or`, and the other way."""
     operator = site.node.child_by_field_name("operator")
     if operator is not None:
         yield replace(operator, b"or" if operator.type == "and" else b"and")
 
 
-def comparison(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def comparison(site: Site) -> Iterator[Proposal]:
     """Another comparison."""
     for operator in site.node.children_by_field_name("operators"):
         for other in COMPARISONS.get(b" ".join(content_of(operator).split()), ()):
             yield replace(operator, other)
 
 
-def constant(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def constant(site: Site) -> Iterator[Proposal]:
     """A number that is one off or ten times as large, the other truth value."""
     if site.is_field("value") and site.parent is not None and site.parent.kind.endswith("default_parameter"):
         return
@@ -129,7 +131,7 @@ def _changed_constants(node: "Node") -> Iterator[Proposal]:
             yield replace(node, b"%d" % (int(text) - 1))
 
 
-def default(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def default(site: Site) -> Iterator[Proposal]:
     """Another default for a parameter; the default of a lookup left out."""
     if site.kind != "call":
         value = site.node.child_by_field_name("value")
@@ -142,7 +144,7 @@ def default(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
         yield ((arguments[-2].end_byte, arguments[-1].end_byte, b""),)
 
 
-def off_by_one(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def off_by_one(site: Site) -> Iterator[Proposal]:
     """`+ 1` forgotten, or a length that is one short."""
     node = site.node
     if site.kind == "binary_operator":
@@ -154,10 +156,10 @@ def off_by_one(site: Site, module: Module, random: Random) -> Iterator[Proposal]
         yield ((node.end_byte, node.end_byte, b" - 1"),)
 
 
-COUNTED = frozenset("comparison_operator argument_list slice subscript assignment return_statement".split())
+COUNTED = frozenset(["comparison_operator", "argument_list", "slice", "subscript", "assignment", "return_statement"])
 
 
-def bounds(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def bounds(site: Site) -> Iterator[Proposal]:
     """A slice, an index or a range that begins or ends one place off."""
     if site.kind == "slice":
         yield from _slice(site.node)
@@ -193,7 +195,7 @@ def _shifted(node: "Node") -> Iterator[Proposal]:
         yield replace(node, text + b" + 1")
 
 
-def variable(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def variable(site: Site) -> Iterator[Proposal]:
     """Another variable of the same function that has a value there."""
     name, scope, offset = site.text, site.scope, site.node.start_byte
     if not scope.is_function or is_target(site) or site.is_field("attribute") or is_called(site):
@@ -203,24 +205,24 @@ def variable(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
     known = dict.fromkeys([*scope.parameters, *scope.assigned])
     others = [other for other in known if other not in (name, b"_") and scope.knows(other, offset)]
     if others:
-        yield replace(site.node, random.choice(others))
+        yield replace(site.node, site.module.random.choice(others))
 
 
-def attribute(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def attribute(site: Site) -> Iterator[Proposal]:
     """Another attribute or method that the file uses of the same thing."""
     name = site.node.child_by_field_name("attribute")
     if name is None or is_target(site):
         return
-    used = module.attributes.get(content_of(site.node.child_by_field_name("object")), {})
+    used = site.module.attributes.get(content_of(site.node.child_by_field_name("object")), {})
     called = is_called(site)
     others = [
         other for other, is_method in used.items() if other != name.text and is_method == called and other[:2] != b"__"
     ]
-    for other in random.sample(others, min(2, len(others))):
+    for other in site.module.random.sample(others, min(2, len(others))):
         yield replace(name, other)
 
 
-def sibling(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def sibling(site: Site) -> Iterator[Proposal]:
     """The function or method that is easily taken for this one: `max` for `min`, `rstrip` for `strip`."""
     function = site.node.child_by_field_name("function")
     name = function.child_by_field_name("attribute") if function is not None else None
@@ -228,7 +230,7 @@ def sibling(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
         yield replace(name or function or site.node, other)
 
 
-def conversion(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def conversion(site: Site) -> Iterator[Proposal]:
     """A conversion or copy forgotten: `str(x)` or `x.copy()` to `x`."""
     function, arguments = site.node.child_by_field_name("function"), _arguments(site.node)
     if function is None:
@@ -242,18 +244,18 @@ def conversion(site: Site, module: Module, random: Random) -> Iterator[Proposal]
             yield replace(site.node, content_of(base))
 
 
-def swapped_arguments(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def swapped_arguments(site: Site) -> Iterator[Proposal]:
     """Two neighbouring arguments of the same sort in the wrong order."""
     if _called_name(site.node) in FIXED_ORDER:
         return
     arguments = _arguments(site.node)
-    for one, other in zip(arguments, arguments[1:], strict=False):
+    for one, other in itertools.pairwise(arguments):
         alike = one.type == other.type != "string" or (one.type in NAMED and other.type in NAMED)
         if alike and one.type != "keyword_argument" and not one.type.endswith("splat"):
             yield (*replace(one, content_of(other)), *replace(other, content_of(one)))
 
 
-def keyword(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def keyword(site: Site) -> Iterator[Proposal]:
     """A keyword argument forgotten."""
     listed = site.node.child_by_field_name("arguments")
     if listed is None or any(child.type == "comment" for child in listed.children):
@@ -270,7 +272,7 @@ def keyword(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
             yield ((listed.start_byte + 1, listed.end_byte - 1, b""),)
 
 
-def inverted(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def inverted(site: Site) -> Iterator[Proposal]:
     """A condition the wrong way round. Comparisons are turned by `comparison`."""
     if site.kind == "conditional_expression":
         parts = operands(site.node)
@@ -288,7 +290,7 @@ def inverted(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
         yield replace(condition, b"not " + enclosed(condition))
 
 
-def partial_condition(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def partial_condition(site: Site) -> Iterator[Proposal]:
     """One half of an `and` or `or` forgotten."""
     for side in ("left", "right"):
         kept = site.node.child_by_field_name(side)
@@ -296,7 +298,7 @@ def partial_condition(site: Site, module: Module, random: Random) -> Iterator[Pr
             yield replace(site.node, content_of(kept))
 
 
-def dropped_await(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def dropped_await(site: Site) -> Iterator[Proposal]:
     """`await` forgotten."""
     if site.node.named_children:
         yield replace(site.node, content_of(site.node.named_children[0]))

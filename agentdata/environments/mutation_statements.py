@@ -1,19 +1,19 @@
 """Mistakes of whole statements: left out, in the wrong order, leaving at the wrong moment, catching the wrong thing."""
 
+import itertools
 import re
 from collections.abc import Iterator
-from random import Random
 from typing import TYPE_CHECKING
 
-from agentdata.environments.mutation_expressions import Propose, Proposal, replace
+from agentdata.environments.mutation_expressions import Proposal, Propose, replace
 from agentdata.environments.patches import Text
-from agentdata.environments.syntax import Module, Scope, Site, content_of, is_passed_over, operands
+from agentdata.environments.syntax import Scope, Site, content_of, is_passed_over, operands
 
 if TYPE_CHECKING:
     from agentdata.environments.syntax import Node
 
-WORK = frozenset("call await assignment augmented_assignment".split())
-LEAVING = frozenset("raise_statement return_statement continue_statement break_statement".split())
+WORK = frozenset(["call", "await", "assignment", "augmented_assignment"])
+LEAVING = frozenset(["raise_statement", "return_statement", "continue_statement", "break_statement"])
 NARROWER = {
     b"Exception": b"ValueError",
     b"BaseException": b"Exception",
@@ -62,30 +62,30 @@ def _above_comment(node: "Node", text: Text, start: int) -> int:
     return text.starts[line]
 
 
-def guard(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def guard(site: Site) -> Iterator[Proposal]:
     """A check at whose end one raises, returns or goes on with the next, forgotten."""
     body = site.node.child_by_field_name("consequence")
     if body is None or site.node.child_by_field_name("alternative") is not None:
         return
     statements = operands(body)
     if statements and len(statements) <= 3 and statements[-1].type in LEAVING:
-        yield from without(site, module.text)
+        yield from without(site, site.module.text)
 
 
-def branch(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def branch(site: Site) -> Iterator[Proposal]:
     """A case forgotten: `elif` or `else` left out."""
     if site.parent is None or site.parent.kind != "if_statement":
         return
-    text = module.text
+    text = site.module.text
     start, end = text.line_start(site.node.start_byte), text.line_end(site.node.end_byte)
     if not text.source[start : site.node.start_byte].strip(b" \t"):
         yield ((start, end, b""),)
 
 
-def removed_statement(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def removed_statement(site: Site) -> Iterator[Proposal]:
     """A call, an update or a second assignment forgotten."""
     if site.scope.is_function and _is_removable(site):
-        yield from without(site, module.text)
+        yield from without(site, site.module.text)
 
 
 def _is_removable(site: Site) -> bool:
@@ -104,16 +104,16 @@ def _is_removable(site: Site) -> bool:
     return target.type in ("attribute", "subscript") or site.scope.knows(content_of(target), site.node.start_byte)
 
 
-def reordered(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def reordered(site: Site) -> Iterator[Proposal]:
     """Two neighbouring statements, of which one concerns the other, in the wrong order."""
     statements = site.node.named_children
     if not site.scope.is_function:
         return
-    for first, second in zip(statements, statements[1:], strict=False):
+    for first, second in itertools.pairwise(statements):
         if _is_work(first) and _is_work(second) and _concern(site.scope, first, second):
-            one, other = alone(first, module.text), alone(second, module.text)
+            one, other = alone(first, site.module.text), alone(second, site.module.text)
             if one and other:
-                moved = module.text.source[other[0] : other[1]]
+                moved = site.module.text.source[other[0] : other[1]]
                 yield ((one[0], one[0], moved), (other[0], other[1], b""))
 
 
@@ -147,7 +147,7 @@ def _mentions(target: bytes, statement: "Node") -> bool:
     return re.search(rb"(?<![\w.])" + re.escape(target) + rb"(?!\w)", content_of(statement)) is not None
 
 
-def dropped_return(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def dropped_return(site: Site) -> Iterator[Proposal]:
     """A result that is computed and not returned."""
     values = operands(site.node)
     if len(values) != 1 or values[0].type == "none":
@@ -159,7 +159,7 @@ def dropped_return(site: Site, module: Module, random: Random) -> Iterator[Propo
         yield replace(site.node, b"return")
 
 
-def loop_control(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def loop_control(site: Site) -> Iterator[Proposal]:
     """Leaving a loop instead of going on with the next round, and the other way where that cannot run for ever."""
     loop = next((above.kind for above in site.above() if above.kind in ("for_statement", "while_statement")), "")
     if site.kind == "continue_statement" and loop:
@@ -169,10 +169,10 @@ def loop_control(site: Site, module: Module, random: Random) -> Iterator[Proposa
         yield replace(site.node, b"pass")
 
 
-def exception(site: Site, module: Module, random: Random) -> Iterator[Proposal]:
+def exception(site: Site) -> Iterator[Proposal]:
     """Catching less, more or something else, swallowing what is to be raised again, or not catching."""
     if site.kind == "try_statement":
-        yield from _unguarded(site, module.text)
+        yield from _unguarded(site, site.module.text)
         return
     caught, body = site.node.named_children[0], site.node.named_children[-1]
     if caught.type == "as_pattern" and caught.named_children:

@@ -168,11 +168,11 @@ def _mutation(kinds: tuple[str, ...], edits: Sequence[Edit], patch: str, gold_pa
 
 
 def _candidates(path: str, source: bytes, random: Random, kinds: Sequence[str]) -> Iterator[Mutation]:
-    module = read_module(source)
+    module = read_module(source, random)
     if not module.sites or _compiled(source) is None:
         return
     compiler = _Pieces(module.text)
-    for kind, site, proposal in _in_turns(_propose(module, random, kinds), random):
+    for kind, site, proposal in _in_turns(_propose(module, kinds), random):
         replacements = _effective(module.text, proposal)
         if not replacements or not compiler.accepts(site.piece, replacements):
             continue
@@ -183,7 +183,7 @@ def _candidates(path: str, source: bytes, random: Random, kinds: Sequence[str]) 
 Proposed = tuple[str, Site, Proposal]
 
 
-def _propose(module: Module, random: Random, kinds: Sequence[str]) -> dict[str, list[Proposed]]:
+def _propose(module: Module, kinds: Sequence[str]) -> dict[str, list[Proposed]]:
     looks: dict[str, list[str]] = {}
     for kind in KINDS:
         if kind in kinds:
@@ -192,7 +192,7 @@ def _propose(module: Module, random: Random, kinds: Sequence[str]) -> dict[str, 
     found: dict[str, list[Proposed]] = {}
     for site in module.sites:
         for kind in looks.get(site.kind, ()):
-            found.setdefault(kind, []).extend((kind, site, made) for made in KINDS[kind][1](site, module, random))
+            found.setdefault(kind, []).extend((kind, site, made) for made in KINDS[kind][1](site))
     return found
 
 

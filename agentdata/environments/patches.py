@@ -1,6 +1,7 @@
 """Replacements of bytes to unified diffs that `git apply` takes, forward and back, without comparing whole files."""
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def apply(source: bytes, replacements: Sequence[Replacement]) -> bytes:
 
 def are_apart(replacements: Sequence[Replacement]) -> bool:
     """Whether ordered replacements neither overlap nor meet."""
-    return all(before[1] < after[0] for before, after in zip(replacements, replacements[1:], strict=False))
+    return all(before[1] < after[0] for before, after in itertools.pairwise(replacements))
 
 
 def unified(path: str, text: Text, replacements: Sequence[Replacement]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ logging, messages of exceptions, dunder assignments, `if TYPE_CHECKING` and `if 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING
 
 from agentdata.environments.patches import Text
@@ -16,8 +17,21 @@ if TYPE_CHECKING:
     from tree_sitter import Node as Node
 
 PASSED_OVER = frozenset(
-    "string concatenated_string type type_parameter decorator comment import_statement import_from_statement "
-    "future_import_statement assert_statement type_alias_statement print_statement exec_statement".split()
+    [
+        "string",
+        "concatenated_string",
+        "type",
+        "type_parameter",
+        "decorator",
+        "comment",
+        "import_statement",
+        "import_from_statement",
+        "future_import_statement",
+        "assert_statement",
+        "type_alias_statement",
+        "print_statement",
+        "exec_statement",
+    ]
 )
 LOGGING = re.compile(
     rb"(?:.*\.)?_?(?:log|logger|logging|warnings)\.\w+|(?:.*\.)?(?:warn|print|secho|echo|cast|TypeVar)"
@@ -26,8 +40,19 @@ ONLY_FOR_TYPES = re.compile(rb"(?:\w+\.)?TYPE_CHECKING|__name__\s*==.*")
 DUNDER = re.compile(rb"__\w+__")
 ASSIGNING = {"assignment": "left", "for_statement": "left", "named_expression": "name"}
 WRITTEN = frozenset(
-    "pattern_list tuple_pattern list_pattern as_pattern_target delete_statement global_statement nonlocal_statement "
-    "parameters lambda_parameters list_splat_pattern dictionary_splat_pattern".split()
+    [
+        "pattern_list",
+        "tuple_pattern",
+        "list_pattern",
+        "as_pattern_target",
+        "delete_statement",
+        "global_statement",
+        "nonlocal_statement",
+        "parameters",
+        "lambda_parameters",
+        "list_splat_pattern",
+        "dictionary_splat_pattern",
+    ]
 )
 
 
@@ -52,6 +77,7 @@ class Scope:
 class Site:
     """A node in its place."""
 
+    module: "Module"
     node: "Node"
     parent: "Site | None"
     scope: Scope
@@ -83,17 +109,19 @@ class Module:
     """A parsed file."""
 
     text: Text
-    sites: list[Site]
+    random: Random
+    """What is drawn from where a kind has a choice."""
+    sites: list[Site] = field(default_factory=list)
     attributes: dict[bytes, dict[bytes, bool]] = field(default_factory=dict)
     """What is read of each base (`self`, `response.headers`), and whether it is called."""
 
 
-def read_module(source: bytes) -> Module:
+def read_module(source: bytes, random: Random) -> Module:
     """Parse a file. A file with errors has no sites."""
+    module = Module(Text(source), random)
     tree = parse(LANGUAGES["python"], source)
     if tree.root_node.has_error:
-        return Module(Text(source), [])
-    module = Module(Text(source), [])
+        return module
     _walk(tree.root_node, module)
     for site in module.sites:
         _note_attribute(site, module.attributes)
@@ -119,7 +147,7 @@ def _walk(root: "Node", module: Module) -> None:
             continue
         if piece is None and _is_whole(node, parent):
             piece = (node.start_byte, node.end_byte)
-        site = Site(node, parent, scope, piece or (node.start_byte, node.end_byte))
+        site = Site(module, node, parent, scope, piece or (node.start_byte, node.end_byte))
         module.sites.append(site)
         _note_assigned(site)
         if node.type == "raise_statement":
