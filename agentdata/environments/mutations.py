@@ -14,6 +14,7 @@ from agentdata.environments.patches import Replacement, Text, apply, are_apart, 
 from agentdata.environments.syntax import Module, Site, read_module
 from agentdata.errors import UsageError
 from agentdata.harvest.filters import role_of
+from agentdata.harvest.languages import LANGUAGES, enclosing, parse
 from agentdata.records import Record
 
 KINDS = {**EXPRESSIONS, **STATEMENTS}
@@ -150,6 +151,12 @@ def edit_of(path: str, symbol: str, text: Text, replacement: Replacement) -> Edi
         first_line=text.line_at(start) + 1,
         last_line=text.line_at(max(start, end - 1)) + 1,
     )
+
+
+def enclosing_symbol(source: bytes, first: int, last: int) -> str:
+    """Qualified name of the function or class around lines `first` to `last` (from 1, inclusive); empty for none."""
+    language = LANGUAGES["python"]
+    return ".".join(symbol.name for symbol in reversed(enclosing(parse(language, source), language, first, last)))
 
 
 def _mutation(kinds: tuple[str, ...], edits: Sequence[Edit], patch: str, gold_patch: str) -> Mutation:

@@ -20,7 +20,7 @@ class Text:
 
     def __init__(self, source: bytes) -> None:
         self.source = source
-        self.lines = source.splitlines(keepends=True) if b"\r" not in source else _split(source)
+        self.lines = split_lines(source)
         self.starts = [0]
         for line in self.lines:
             self.starts.append(self.starts[-1] + len(line))
@@ -79,7 +79,8 @@ def unified(path: str, text: Text, replacements: Sequence[Replacement]) -> tuple
     return "".join(forward), "".join(backward)
 
 
-def _split(source: bytes) -> list[bytes]:
+def split_lines(source: bytes) -> list[bytes]:
+    """Lines with their ends, split at line feeds alone."""
     parts = [part + b"\n" for part in source.split(b"\n")]
     parts[-1] = parts[-1][:-1]
     return parts if parts[-1] else parts[:-1]
@@ -115,11 +116,11 @@ def _blocks(text: Text, replacements: Iterable[Replacement]) -> Iterator[Block]:
 
 def _block(text: Text, replacements: Sequence[Replacement]) -> Block:
     if not text.lines:
-        return Block(0, 0, _split(apply(b"", replacements)))
+        return Block(0, 0, split_lines(apply(b"", replacements)))
     first, last = text.line_at(replacements[0][0]), text.line_at(replacements[-1][1]) + 1
     start = text.starts[first]
     moved = [(begin - start, end - start, new) for begin, end, new in replacements]
-    return Block(first, last, _split(apply(text.source[start : text.starts[last]], moved)))
+    return Block(first, last, split_lines(apply(text.source[start : text.starts[last]], moved)))
 
 
 def _trimmed(text: Text, blocks: Iterable[Block]) -> Iterator[Block]:
