@@ -14,7 +14,6 @@ from agentdata.environments.patches import Replacement, Text, apply, are_apart, 
 from agentdata.environments.syntax import Module, Site, read_module
 from agentdata.errors import UsageError
 from agentdata.harvest.filters import role_of
-from agentdata.harvest.languages import LANGUAGES, enclosing, parse
 from agentdata.records import Record
 
 KINDS = {**EXPRESSIONS, **STATEMENTS}
@@ -153,10 +152,15 @@ def edit_of(path: str, symbol: str, text: Text, replacement: Replacement) -> Edi
     )
 
 
-def enclosing_symbol(source: bytes, first: int, last: int) -> str:
-    """Qualified name of the function or class around lines `first` to `last` (from 1, inclusive); empty for none."""
-    language = LANGUAGES["python"]
-    return ".".join(symbol.name for symbol in reversed(enclosing(parse(language, source), language, first, last)))
+def enclosing_symbol(source: bytes, start: int, end: int) -> str:
+    """Qualified name of the innermost function or class around some bytes; empty at module level."""
+    inner = source[start:end]
+    start, end = end - len(inner.lstrip()), start + len(inner.rstrip())
+    name = ""
+    for site in read_module(source, Random(0)).sites:
+        if site.node.start_byte <= start and max(start, end) <= site.node.end_byte:
+            name = site.scope.name
+    return name
 
 
 def _mutation(kinds: tuple[str, ...], edits: Sequence[Edit], patch: str, gold_patch: str) -> Mutation:

@@ -70,8 +70,7 @@ def _reversed_file(edit: FileEdit, sources: Mapping[str, bytes]) -> Iterator[Edi
             raise ReversalError("context-differs" if place == ABSENT else "ambiguous", f"{edit.path}:{hunk.start + 1}")
         shift, after = place - hunk.start, place + len(hunk.new)
         replacement = _tight(text, (text.starts[place], text.starts[after], b"".join(hunk.old)))
-        first, last = text.line_at(replacement[0]), text.line_at(max(replacement[0], replacement[1] - 1))
-        yield edit_of(edit.path, enclosing_symbol(source, first + 1, last + 1), text, replacement)
+        yield edit_of(edit.path, enclosing_symbol(source, *replacement[:2]), text, replacement)
 
 
 def read_hunks(patch: bytes) -> Iterator[Hunk]:
