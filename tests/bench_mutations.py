@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agentdata.environments.mutations import Mutation, candidates, is_mutable
-from agentdata.environments.patches import apply
+from agentdata.environments.diffs import apply
 from agentdata.harvest.git import Repository
 
 

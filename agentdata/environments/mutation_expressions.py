@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from agentdata.environments.patches import Replacement
+from agentdata.environments.diffs import Replacement
 from agentdata.environments.syntax import Site, content_of, is_called, is_target, operands
 
 if TYPE_CHECKING:

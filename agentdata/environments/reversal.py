@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentdata.environments.mutations import Edit, Mutation, assemble, edit_of, enclosing_symbol
-from agentdata.environments.patches import Text, split_lines
+from agentdata.environments.diffs import Text, split_lines
 from agentdata.records import Change, FileEdit, Rejected
 
 STAGE = "reversal"

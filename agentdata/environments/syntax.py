@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING
 
-from agentdata.environments.patches import Text
+from agentdata.environments.diffs import Text
 from agentdata.harvest.languages import LANGUAGES, parse
 
 if TYPE_CHECKING:
