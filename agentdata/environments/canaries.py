@@ -7,13 +7,17 @@ the machinery itself: no function of pytest, pluggy or unittest may come from th
 """
 
 import random
+import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from agentdata.environments.junit import Report
 from agentdata.records import TestStatus
 
+FUNCTION = re.compile(r"::(\w+?)(?:\[|$)")
+"""The function in a node id."""
 MACHINERY = '''
 def {name}():
     """Functions of the test runner must come from the test runner."""
@@ -77,6 +81,13 @@ class Canary:
     """Node id to the only right status."""
     tokens: dict[str, str]
     """Node id to what the message of the failure must hold."""
+
+
+def make_canaries(names: Sequence[str], like: str, *, tree: str, pytest: bool) -> tuple[Canary, ...]:
+    """A canary beside the first and one beside the last of the names, named after the node id `like`."""
+    match = FUNCTION.search(like)
+    files = [name.split("::")[0] for name in (names[0], names[-1])] if names else []
+    return tuple(make_canary(file, match[1] if match else "test_more", tree=tree, pytest=pytest) for file in files)
 
 
 def make_canary(beside: str, like: str, *, tree: str, pytest: bool) -> Canary:

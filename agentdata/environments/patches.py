@@ -204,10 +204,10 @@ def _mentioned(line: str) -> tuple[str, ...]:
     if line.startswith("diff --git "):
         return tuple(_stripped(name) for name in _header_names(line.removeprefix("diff --git ")))
     if line.startswith(MENTIONS):
-        name = _unquoted(line.split(" ", 1)[1].split("\t")[0] if '"' not in line else line.split(" ", 1)[1].strip())
+        name = unquoted(line.split(" ", 1)[1].split("\t")[0] if '"' not in line else line.split(" ", 1)[1].strip())
         return () if name == "/dev/null" else (name if line.startswith("Index: ") else _stripped(name),)
     if line.startswith(MOVES):
-        return (_unquoted(line.split(" ", 2)[2]),)
+        return (unquoted(line.split(" ", 2)[2]),)
     return ()
 
 
@@ -238,10 +238,10 @@ def _header_names(text: str) -> tuple[str, ...]:
     if text.startswith('"'):
         end = re.match(r'"(?:[^"\\]|\\.)*"', text)
         if end:
-            return _unquoted(end[0]), _unquoted(text[end.end() :].strip())
+            return unquoted(end[0]), unquoted(text[end.end() :].strip())
     elif text.endswith('"') and ' "' in text:
         first, rest = text.split(' "', 1)
-        return first, _unquoted('"' + rest)
+        return first, unquoted('"' + rest)
     middle = len(text) // 2
     if len(text) % 2 and text[middle] == " " and _stripped(text[:middle]) == _stripped(text[middle + 1 :]):
         return text[:middle], text[middle + 1 :]
@@ -255,7 +255,8 @@ def _stripped(name: str) -> str:
     return name.split("/", 1)[1] if "/" in name and not name.startswith("/") else name
 
 
-def _unquoted(name: str) -> str:
+def unquoted(name: str) -> str:
+    """A name as git writes it, without quotes and escapes."""
     if len(name) < 2 or not (name.startswith('"') and name.endswith('"')):
         return name
     raw = name[1:-1].encode("utf-8", "surrogateescape")

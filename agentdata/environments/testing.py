@@ -19,18 +19,18 @@ test from a canary by reading the files. Nothing in the same process can rule th
 read submissions that touch `sys.modules`, `gc`, `__eq__` or `inspect` for no reason.
 """
 
-import base64
 import re
 import secrets
 import shlex
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from agentdata.environments.canaries import Canary, find_deviation, make_canary
+from agentdata.environments.canaries import Canary, find_deviation, make_canaries
 from agentdata.environments.junit import Report, read_report
+from agentdata.environments.submissions import put
 from agentdata.errors import UsageError
 from agentdata.records import TestStatus
 from sandboxes.protocol import CommandResult, Sandbox
@@ -40,8 +40,9 @@ ROOT = "0:0"
 CLOSING_SECONDS = 60
 """For what surrounds the test command: preparing, and closing the report."""
 PYTEST = re.compile(r"(?:^|[\s/;&])(?:pytest|py\.test)(?:\s|$)")
+START = ">>>>> Start Test Output"
+"""Where an evaluation script begins its tests."""
 UNITTEST = re.compile(r"-m\s+unittest\b(?:\s+discover\b)?[^;&|]*")
-FUNCTION = re.compile(r"::(\w+?)(?:\[|$)")
 STEERING = ("*conftest.py", "*pytest.ini", "*tox.ini", "*setup.cfg", "*pyproject.toml", "*.pth", "*sitecustomize.py")
 OPTIONS = "-o junit_family=xunit1 --junitxml={report} --continue-on-collection-errors --maxfail=0"
 """One file that cannot be collected, or one failure, must not keep the canaries from running. The cache of pytest stays
@@ -77,16 +78,25 @@ def run_tests(
     like: str = "",
     canaries: bool = True,
     tree: str = TREE,
+    script: str = "",
 ) -> TestRun:
     """Run `test_command` on the given files or node ids in /testbed and read its JUnit XML report.
 
     `prepare` is a bash script that runs before, in the tree; if it fails, no test runs. `like` is a node id that the
     canaries are named after, for projects whose tests are not called `test...`. Without `canaries` a run is trusted
     on the report and the exit status alone: for projects that collect no tests but of their own kind. `timeout` is in
-    seconds and for the test command. Raises SandboxError, and UsageError if the command runs neither pytest nor
-    unittest.
+    seconds and for the test command.
+
+    A `script` is run in place of the command. If it calls pytest, report and canaries reach it by PYTEST_ADDOPTS; if
+    not, only its end is told, and the run is trusted as far as that goes.
+
+    Raises SandboxError, and UsageError if the command runs neither pytest nor unittest.
     """
-    run = _Run(sandbox, test_command, names, _canaries(test_command, names, like, tree) if canaries else (), tree)
+    watched = bool(PYTEST.search(script.rpartition(START)[2])) if script else is_pytest(test_command)
+    if script and not watched:
+        return _run_script_alone(sandbox, script, prepare, timeout, tree)
+    planted = make_canaries(names, like, tree=tree, pytest=watched) if canaries else ()
+    run = _Run(sandbox, script or test_command, names, planted, tree=tree, pytest=watched, is_script=bool(script))
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(sandbox.run, run.reading, timeout=timeout + 3 * CLOSING_SECONDS, user=ROOT)
         try:
@@ -95,16 +105,27 @@ def run_tests(
         finally:
             after = run.close()
         rest = reader.result()
-    before = _digests(preparation.text)
     if preparation.status:
         return TestRun(results={}, command=command, trusted=False, doubt="not-prepared", preparation=preparation)
-    report = read_report(run.report(), (*names, *(canary.path for canary in run.canaries)))
-    doubt = _doubt(report, command, run.canaries)
+    report = read_report(run.report(), (*names, *(canary.path for canary in planted)))
+    doubt = _doubt(report, command, planted) or ("" if script else _exit_doubt(report, command))
     if not doubt and rest.text.strip() != run.end:
         doubt = "report: it was written a second time"
-    if not doubt and (not before or before != _digests(after.text)):
-        doubt = f"files: {_first_change(before, _digests(after.text))} changed while the tests ran"
-    return _test_run(report or Report(), command, run.canaries, doubt, preparation)
+    if not doubt and (changed := _first_change(_digests(preparation.text), _digests(after.text))):
+        doubt = f"files: {changed} while the tests ran"
+    return _test_run(report or Report(), command, planted, doubt, preparation)
+
+
+def _run_script_alone(sandbox: Sandbox, script: str, prepare: str, timeout: float, tree: str) -> TestRun:
+    place = f"/tmp/{secrets.token_hex(12)}"  # noqa: S108  (in the sandbox)
+    sandbox.write(f"{place}.sh", f"cd {tree} || exit 9\n{prepare}".encode("utf-8", "surrogateescape"))
+    sandbox.write(f"{place}-script.sh", script.encode())
+    preparation = sandbox.run(f"bash {place}.sh", timeout=CLOSING_SECONDS)
+    if preparation.status:
+        return TestRun(results={}, command=preparation, trusted=False, doubt="not-prepared", preparation=preparation)
+    command = sandbox.run(f"bash {place}-script.sh", timeout=timeout, workdir=tree)
+    doubt = "time-limit" if command.timed_out else ""
+    return TestRun(results={}, command=command, trusted=not doubt, doubt=doubt, preparation=preparation)
 
 
 def _test_run(
@@ -129,7 +150,11 @@ def _doubt(report: Report | None, command: CommandResult, canaries: Sequence[Can
     for canary in canaries:
         if deviation := find_deviation(canary, report):
             return f"canary: {deviation}"
-    failed = any(status in ("failed", "error") for status in report.results.values())
+    return ""
+
+
+def _exit_doubt(report: Report | None, command: CommandResult) -> str:
+    failed = report is not None and {"failed", "error"} & set(report.results.values())
     if command.status != (1 if failed else 0):
         return f"exit-status: {command.status} does not fit a report {'with' if failed else 'without'} failures"
     return ""
@@ -147,33 +172,38 @@ def is_pytest(test_command: str) -> bool:
     )
 
 
-def _canaries(test_command: str, names: Sequence[str], like: str, tree: str) -> tuple[Canary, ...]:
-    if not names:
-        return ()
-    match = FUNCTION.search(like)
-    function = match[1] if match else "test_more"
-    pytest = is_pytest(test_command)
-    files = [name.split("::")[0] for name in (names[0], names[-1])]
-    return tuple(make_canary(file, function, tree=tree, pytest=pytest) for file in files)
-
-
 class _Run:
     """The places and scripts of one run in a sandbox."""
 
     def __init__(
-        self, sandbox: Sandbox, test_command: str, names: Sequence[str], canaries: tuple[Canary, ...], tree: str
+        self,
+        sandbox: Sandbox,
+        command: str,
+        names: Sequence[str],
+        canaries: Sequence[Canary],
+        *,
+        tree: str,
+        pytest: bool,
+        is_script: bool,
     ) -> None:
-        self.sandbox, self.canaries, self.tree = sandbox, canaries, tree
+        self.sandbox, self.names, self.canaries, self.tree = sandbox, names, canaries, tree
         self.box = f"/tmp/{secrets.token_hex(12)}"  # noqa: S108  (a folder in the sandbox)
         self.end = secrets.token_hex(12)
-        self.pytest = is_pytest(test_command)
-        self.names = names
         self.guarded: tuple[str, ...] = ()
+        self.environment: dict[str, str] = {}
+        self.shipped: dict[str, bytes] = {}
         report = f"{self.box}/report"
-        around = (*(canary.path for canary in canaries[:1]), *names, *(canary.path for canary in canaries[1:]))
-        start = test_command if self.pytest else UNITTEST.sub(f"{self.box}.py --junitxml={report}", test_command)
-        options = f" {OPTIONS.format(report=report)}" if self.pytest else ""
-        self.command = f"{start}{options} {shlex.join(around)}"
+        planted = [canary.path for canary in canaries]
+        around = shlex.join([*planted[:1], *names, *planted[1:]])
+        if is_script:
+            self.shipped = {f"{self.box}-script.sh": command.encode()}
+            self.environment = {"PYTEST_ADDOPTS": f"{OPTIONS.format(report=report)} {shlex.join(planted)}"}
+            self.command = f"bash {self.box}-script.sh"
+        elif pytest:
+            self.command = f"{command} {OPTIONS.format(report=report)} {around}"
+        else:
+            self.shipped = {f"{self.box}.py": Path(__file__).with_name("unittest_report.py").read_bytes()}
+            self.command = f"{UNITTEST.sub(f'{self.box}.py --junitxml={report}', command)} {around}"
 
     @property
     def reading(self) -> str:
@@ -181,16 +211,15 @@ class _Run:
         return (
             f"umask 077; mkdir -m 755 {self.box} && mkfifo -m 622 {self.box}/report || exit 9\n"
             f"cat {self.box}/report > {self.box}/first\n"
-            f'if [ "$(head -c 24 {self.box}/first)" = {self.end} ]; then echo {self.end}\n'
+            f'if [ "$(tail -c 24 {self.box}/first)" = {self.end} ]; then echo {self.end}\n'
             f"else head -c 1000 {self.box}/report; fi"
         )
 
     def prepare(self, script: str) -> CommandResult:
         """Run a script in the tree, put the canaries there, and digest what steers the tests."""
-        unittest = Path(__file__).with_name("unittest_report.py").read_bytes()
         parts = [f"cd {self.tree} || exit 9", f"(\n{script}\n) || exit $?"]
-        parts += [_put(canary.path, canary.text.encode()) for canary in self.canaries]
-        parts += [] if self.pytest else [_put(f"{self.box}.py", unittest)]
+        parts += [put(canary.path, canary.text.encode()) for canary in self.canaries]
+        parts += [put(path, content) for path, content in self.shipped.items()]
         parts += ["echo == digests", self._digesting(f"$(git ls-files -- {shlex.join(STEERING)} 2>/dev/null)")]
         parts += [_until(f"[ -p {self.box}/report ]"), f"[ -p {self.box}/report ]"]
         self.sandbox.write(f"{self.box}.sh", "\n".join(parts).encode("utf-8", "surrogateescape"))
@@ -200,7 +229,7 @@ class _Run:
 
     def test(self, timeout: float) -> CommandResult:
         """Run the test command."""
-        return self.sandbox.run(self.command, timeout=timeout, workdir=self.tree)
+        return self.sandbox.run(self.command, timeout=timeout, workdir=self.tree, environment=self.environment)
 
     def close(self) -> CommandResult:
         """End the report, whoever still writes, and digest again, as root."""
@@ -227,13 +256,6 @@ def _until(condition: str) -> str:
     return f"for _ in $(seq 500); do {condition} && break; sleep 0.01; done"
 
 
-def _put(path: str, content: bytes) -> str:
-    """Shell that writes a file in the tree, and fails where something is in the way."""
-    place = shlex.quote(path)
-    folder = shlex.quote(str(PurePosixPath(path).parent))
-    return f"mkdir -p {folder} && base64 -d > {place} <<'END' || exit 9\n{base64.encodebytes(content).decode()}END"
-
-
 def _digests(output: str) -> dict[str, str]:
     """Path to digest, as sha256sum prints them."""
     lines = output.partition("== digests\n")[2].splitlines()
@@ -242,4 +264,4 @@ def _digests(output: str) -> dict[str, str]:
 
 def _first_change(before: dict[str, str], after: dict[str, str]) -> str:
     changed = sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-    return changed[0] if changed else "nothing could be digested, or something"
+    return f"{changed[0]} changed" if changed else "" if before else "nothing could be digested"

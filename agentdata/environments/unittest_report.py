@@ -70,7 +70,7 @@ def main(report: str, files: list) -> int:  # type: ignore[type-arg]
     sys.path.insert(0, os.getcwd())  # noqa: PTH109
     modules = [path.split("::")[0][: -len(".py")].replace("/", ".") for path in files]
     suite = unittest.defaultTestLoader.loadTestsFromNames(modules)
-    result = unittest.TextTestRunner(resultclass=Recorder, verbosity=2).run(suite)  # type: ignore[arg-type]
+    result = unittest.TextTestRunner(resultclass=Recorder, verbosity=2).run(suite)
     root = ElementTree.Element("testsuite", name="unittest")
     root.extend([element(*case) for case in getattr(result, "cases", [])])
     with open(report, "wb") as file:
