@@ -128,16 +128,17 @@ def _settle(sandbox: Sandbox, submitted: list[FilePatch], golden: tuple[FilePatc
     settings = _Settings({}, [], True)
     for path in sorted(gold.keys() | ours.keys()):
         base = _base_text(sandbox, path)
-        reference = _after(path, base, gold[path]) if path in gold else base
-        wanted = _after(path, base, ours[path]) if path in ours else base
-        if wanted is False or reference is False:
+        try:
+            reference = _after(path, base, gold[path]) if path in gold else base
+            wanted = _after(path, base, ours[path]) if path in ours else base
+        except ValueError:
             return _Settings({}, [], False)
-        merged = patches.with_test_tables_of(reference or None, wanted, path) if isinstance(wanted, str) else None
+        merged = patches.with_test_tables_of(reference, wanted, path) if wanted is not None else None
         text = reference if merged is None else merged
         if path in ours and text != wanted and (path not in gold or wanted != reference):
             settings.tampering.append(f"configuration: {path}")
         if text != base:
-            settings.texts[path] = text if isinstance(text, str) else None
+            settings.texts[path] = text
     return settings
 
 
@@ -148,8 +149,8 @@ def _base_text(sandbox: Sandbox, path: str) -> str | None:
     return base64.b64decode(output[2:]).decode("utf-8", "surrogateescape") if output else None
 
 
-def _after(path: str, base: str | None, patch: FilePatch) -> str | None | bool:
-    """The file after a patch, None where it is deleted, False where the patch does not apply."""
+def _after(path: str, base: str | None, patch: FilePatch) -> str | None:
+    """The file after a patch, None where it is deleted. Raises ValueError where the patch does not apply."""
     with tempfile.TemporaryDirectory() as folder:
         file, diff = Path(folder, path), Path(folder, ".diff")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +159,7 @@ def _after(path: str, base: str | None, patch: FilePatch) -> str | None | bool:
         diff.write_bytes(patch.text.encode("utf-8", "surrogateescape"))
         done = subprocess.run(["git", "apply", str(diff)], cwd=folder, capture_output=True, check=False)
         if done.returncode or file.is_symlink():
-            return False
+            raise ValueError(path)
         return file.read_bytes().decode("utf-8", "surrogateescape") if file.is_file() else None
 
 
