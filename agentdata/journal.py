@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +19,7 @@ from typing import IO, Protocol, Self, TypeVar
 from agentdata import __version__
 from agentdata.errors import OwedError, RunError, explain_os_error
 from agentdata.progress import Progress
-from agentdata.records import SCHEMA_VERSION, Manifest, Record
+from agentdata.records import SCHEMA_VERSION, Manifest, Record, Rejected
 from agentdata.runs import locked, settle
 from agentdata.shards import UnitOutput, collect, counted, read_manifest, remove_unfinished, write_whole
 
@@ -50,6 +50,11 @@ class Finished:
 
     def add(self, table: str, row: Record) -> None:
         self.rows.append((table, row))
+
+    def reject(self, row: Rejected) -> None:
+        """Keep what did not become a row, and count its reason."""
+        self.add("rejected", row)
+        self.counts[f"rejected/{row.stage}/{row.reason}"] += 1
 
 
 class Journal:
@@ -202,8 +207,3 @@ def _finish(run: Path, jobs: Sequence[Keyed], journal: Journal, tables: Mapping[
     )
     write_whole(run / "manifest.json", manifest.model_dump_json(indent=1) + "\n")
     return manifest
-
-
-def reasons(manifest: Manifest) -> Iterator[str]:
-    """One line for each reason of rejection, the most frequent first."""
-    yield from (f"  dropped {count.count:,}: {count.name}" for count in manifest.rejections)

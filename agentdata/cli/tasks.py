@@ -1,14 +1,18 @@
 """`agentdata tasks`: executable problems, derived, made by mutation, imported, exported and graded."""
 
 from pathlib import Path
+from typing import Literal
 
 import typer
+
+Form = Literal["swebench", "swebench5", "rebench", "smith", "harbor"]
 
 app = typer.Typer(help="Make executable tasks and grade submissions.", no_args_is_help=True)
 
 Output = typer.Option(..., "--output", "-o", metavar="RUN", help="Directory of the run; the same command continues it.")
 Workers = typer.Option(2, "--workers", "-j", min=1, help="Sandboxes that run at once.")
 Timeout = typer.Option(900.0, "--timeout", min=1, help="Seconds that one run of the tests may take.")
+Instances = typer.Option([], "--instance", "-i", metavar="ID", help="This task alone; may be given several times.")
 RecipeName = typer.Option("environments", "--recipe", help="Name or path of the recipe for builds.")
 Sweeps = typer.Option(3, "--sweeps", min=1, help="Runs without and with the solution, each in a fresh container.")
 
@@ -66,7 +70,7 @@ def grade(
         ..., "--predictions", "-p", metavar="FILE", help="Predictions, or `gold` or `empty`."
     ),
     output: Path = Output,
-    instances: list[str] = typer.Option([], "--instance", "-i", help="Grade these tasks alone."),
+    instances: list[str] = Instances,
     timeout: float = Timeout,
     workers: int = Workers,
 ) -> None:
@@ -88,7 +92,8 @@ def export(
     output: Path = typer.Option(
         ..., "--output", "-o", metavar="FILE", help=".jsonl, .json or .parquet; a folder for harbor."
     ),
-    form: str = typer.Option("swebench5", "--form", help="swebench, swebench5, rebench, smith or harbor."),
+    form: Form = typer.Option("swebench5", "--form", help="The other project's form."),
+    instances: list[str] = Instances,
 ) -> None:
     """Write tasks in the form of another project.
 
@@ -96,7 +101,12 @@ def export(
     """
     from agentdata.environments.grading import export_tasks
 
-    print(f"{output}: {export_tasks(tasks, output, form)} rows")
+    written = export_tasks(tasks, output, form, instances)
+    print(f"{output}: {written.rows} tasks")
+    for task, tests in written.dropped.items():
+        print(f"  {task} without {len(tests)} tests that official parsers cannot tell apart")
+    for rejected in written.rejected:
+        print(f"  dropped {rejected.id}: {rejected.reason}: {rejected.detail}")
 
 
 @app.command("import")
@@ -104,7 +114,7 @@ def import_(
     rows: Path = typer.Argument(..., metavar="FILE", help="Rows of SWE-bench, SWE-rebench or SWE-smith."),
     output: Path = Output,
     repositories: str = typer.Option("", "--repositories", metavar="DIR|@LIST", help="Clones to build images from."),
-    instances: list[str] = typer.Option([], "--instance", "-i", help="Import these rows alone."),
+    instances: list[str] = Instances,
     recipe: str = RecipeName,
     workers: int = Workers,
 ) -> None:

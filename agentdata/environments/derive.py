@@ -150,6 +150,5 @@ def accepted(task: Task, tests: TaskTests, gold: GoldPatch, environment: Environ
 def rejected(name: str, repo: str, reason: str, detail: str) -> Finished:
     """The row of something that is no task."""
     finished = Finished()
-    finished.add("rejected", Rejected(id=name, repo=repo, stage=STAGE, reason=reason, detail=detail))
-    finished.counts[f"rejected/{STAGE}/{reason}"] += 1
+    finished.reject(Rejected(id=name, repo=repo, stage=STAGE, reason=reason, detail=detail))
     return finished

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from agentdata.environments.exchange import Form, Written, write_rows
 from agentdata.environments.grade import grade
 from agentdata.environments.predictions import read_predictions
 from agentdata.errors import OwedError, UsageError
 from agentdata.journal import Finished, run_journaled
-from agentdata.records import GoldPatch, Manifest, Prediction, Record, Rejected, Task, TaskTests, Verdict
+from agentdata.records import Environment, GoldPatch, Manifest, Prediction, Record, Rejected, Task, TaskTests, Verdict
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
 from sandboxes.protocol import SandboxError
@@ -30,6 +31,17 @@ class GradeJob:
     @property
     def key(self) -> str:
         return f"{self.prediction.model_name_or_path}/{self.task.id}"
+
+
+@dataclass(frozen=True)
+class RefuseJob:
+    """Say why a row of predictions is not graded."""
+
+    row: Rejected
+
+    @property
+    def key(self) -> str:
+        return f"refused/{self.row.detail}"
 
 
 def read_triples(run: Path, instances: Sequence[str] = ()) -> list[tuple[Task, TaskTests, GoldPatch]]:
@@ -76,11 +88,11 @@ def grade_predictions(
         )
 
 
-def plan(tasks: Path, predictions: str, instances: Sequence[str]) -> list[GradeJob]:
-    """One job for each prediction of a known task."""
+def plan(tasks: Path, predictions: str, instances: Sequence[str]) -> list[GradeJob | RefuseJob]:
+    """One job for each prediction of a known task; what cannot be used of a file is rejected."""
     triples = {task.id: (task, tests, gold) for task, tests, gold in read_triples(tasks, instances)}
     if predictions in ("gold", "empty"):
-        given = [
+        given: list[Prediction | Rejected] = [
             Prediction(
                 instance_id=name,
                 model_name_or_path=predictions,
@@ -90,17 +102,23 @@ def plan(tasks: Path, predictions: str, instances: Sequence[str]) -> list[GradeJ
         ]
     else:
         given = list(read_predictions(Path(predictions)))
-    jobs = [
-        GradeJob(*triples[one.instance_id][:2], triples[one.instance_id][2].patch, one)
-        for one in given
-        if one.instance_id in triples
-    ]
-    if not jobs:
+    jobs: list[GradeJob | RefuseJob] = []
+    for one in given:
+        if isinstance(one, Rejected):
+            jobs.append(RefuseJob(one))
+        elif one.instance_id in triples:
+            task, tests, gold = triples[one.instance_id]
+            jobs.append(GradeJob(task, tests, gold.patch, one))
+    if not any(isinstance(job, GradeJob) for job in jobs):
         raise UsageError(f"None of the {len(given)} predictions is for a task of {tasks}: check `instance_id`.")
     return jobs
 
 
-def _grade(engine: Engine, timeout: float, job: GradeJob) -> Finished:
+def _grade(engine: Engine, timeout: float, job: GradeJob | RefuseJob) -> Finished:
+    finished = Finished()
+    if isinstance(job, RefuseJob):
+        finished.reject(job.row)
+        return finished
     try:
         verdict = grade(
             job.task,
@@ -113,8 +131,13 @@ def _grade(engine: Engine, timeout: float, job: GradeJob) -> Finished:
         )
     except SandboxError as error:
         raise OwedError(str(error)) from error
-    finished = Finished()
     finished.add("verdicts", verdict)
     finished.counts.update({"verdicts": 1, "resolved": int(verdict.resolved), f"reasons/{verdict.reason}": 1})
     finished.counts["tampered"] += bool(verdict.tampering)
     return finished
+
+
+def export_tasks(tasks: Path, output: Path, form: Form, instances: Sequence[str] = ()) -> Written:
+    """Write the tasks of a run in the form of another project. Raises UsageError."""
+    triples = read_triples(tasks, instances)
+    return write_rows(output, triples, form, environments=read_table(tasks, "environments", Environment))

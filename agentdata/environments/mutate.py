@@ -140,8 +140,7 @@ def _mutate(engine: Engine, options: MutateOptions, job: FileJob) -> Finished:
     outcomes = (_outcome(engine, options, job, one) for one in _candidates(options, job))
     for chosen in select(outcomes):
         if isinstance(chosen, Rejected):
-            finished.add("rejected", chosen)
-            finished.counts[f"rejected/{chosen.stage}/{chosen.reason}"] += 1
+            finished.reject(chosen)
             continue
         more = _prove(engine, options, job, chosen)
         finished.rows += more.rows

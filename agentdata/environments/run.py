@@ -108,15 +108,19 @@ def _build(engine: Engine, recipes: EnvironmentRecipes, job: BuildJob) -> Finish
         )
     except SandboxError as error:
         raise OwedError(str(error)) from error
-    for attempt in attempts:
-        finished.add("attempts", attempt)
-    if isinstance(outcome, Rejected):
-        finished.add("rejected", outcome)
-        finished.counts[f"rejected/{outcome.stage}/{outcome.reason}"] += 1
-        return finished
-    finished.add("environments", outcome)
-    finished.counts["environments"] += 1
-    if job.change is not None:
+    add_build(finished, outcome, attempts)
+    if job.change is not None and isinstance(outcome, Environment):
         finished.add("changes", job.change)
         finished.counts["changes"] += 1
     return finished
+
+
+def add_build(finished: Finished, outcome: Environment | Rejected, attempts: Sequence[BuildAttempt]) -> None:
+    """The rows of one build."""
+    for attempt in attempts:
+        finished.add("attempts", attempt)
+    if isinstance(outcome, Rejected):
+        finished.reject(outcome)
+        return
+    finished.add("environments", outcome)
+    finished.counts.update({"environments": 1, f"pythons/{outcome.python}": 1})
