@@ -1,6 +1,7 @@
 """A toy repository with a bug, its tests and its solution, for the tests of testing, grading and sweeps."""
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 from agentdata.records import Task, TaskTests
@@ -20,15 +21,22 @@ SOLVED = {"calc/core.py": FILES["calc/core.py"].replace("a - b", "a + b", 1)}
 NEW_TESTS = {
     "tests/test_core.py": FILES["tests/test_core.py"].replace("import subtract", "import add, subtract")
     + "\n\ndef test_add(two):\n    assert add(two, 3) == 5\n",
-    "tests/test_more.py": "from calc.core import add\n\n\nclass TestMore:\n    def test_zero(self):\n        assert add(0, 1) == 1\n",
+    "tests/test_more.py": (
+        "from calc.core import add\n\n\nclass TestMore:\n    def test_zero(self):\n        assert add(0, 1) == 1\n"
+    ),
 }
 FAIL_TO_PASS = ("tests/test_core.py::test_add", "tests/test_more.py::TestMore::test_zero")
 PASS_TO_PASS = ("tests/test_core.py::test_subtract[0]", "tests/test_core.py::test_subtract[5]")
 
 
-def diff(folder: Path, changes: dict[str, str | None], base: dict[str, str] | None = None) -> str:
+def diff(changes: dict[str, str | None]) -> str:
     """The diff, as git makes it, that gives files a new text, or deletes them (None), in the toy repository."""
-    for name, text in (FILES if base is None else base).items():
+    with tempfile.TemporaryDirectory() as folder:
+        return _diff(Path(folder), changes)
+
+
+def _diff(folder: Path, changes: dict[str, str | None]) -> str:
+    for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     git(folder, "init", "-q")
@@ -65,11 +73,11 @@ def task(image: str) -> Task:
     )
 
 
-def task_tests(folder: Path, command: str = "python -m pytest -rA") -> TaskTests:
+def task_tests(command: str = "python -m pytest -rA") -> TaskTests:
     """What decides over the toy's task."""
     return TaskTests(
         id="toy__calc-1",
-        test_patch=diff(folder, dict(NEW_TESTS)),
+        test_patch=diff(dict(NEW_TESTS)),
         test_files=("tests/test_core.py", "tests/test_more.py"),
         test_command=command,
         fail_to_pass=FAIL_TO_PASS,

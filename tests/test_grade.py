@@ -1,7 +1,6 @@
 """Submissions to verdicts: honest ones, and each attack on the grader."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -24,13 +23,13 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture
-def judge(toy: str, open_sandbox: OpenSandbox, tmp_path: Path) -> Grade:
+def judge(toy: str, open_sandbox: OpenSandbox) -> Grade:
     """Grade changed files, or a diff, as a submission to the toy's task."""
-    tests = gradetoy.task_tests(tmp_path / "tests")
-    gold = gradetoy.diff(tmp_path / "gold", dict(gradetoy.SOLVED))
+    tests = gradetoy.task_tests()
+    gold = gradetoy.diff(dict(gradetoy.SOLVED))
 
     def run(submission: dict[str, str | None] | str, timeout: float = 60, **updates: object) -> Verdict:
-        text = submission if isinstance(submission, str) else gradetoy.diff(tmp_path / "submission", submission)
+        text = submission if isinstance(submission, str) else gradetoy.diff(submission)
         changed = tests.model_copy(update=updates)
         return grade(gradetoy.task(toy), changed, text, gold=gold, open_sandbox=open_sandbox, timeout=timeout)
 
@@ -260,32 +259,30 @@ def test_objects_that_equal_everything_are_not_detected(judge: Grade) -> None:
 
 
 def test_a_patch_that_leads_out_of_the_tree_is_not_applied(judge: Grade) -> None:
-    solved = judge.__closure__ is not None
-    assert solved
     for path in ("../outside.py", ".git/hooks/post-checkout", "calc/../../x.py"):
         diff = f"diff --git a/{path} b/{path}\nnew file mode 100755\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
         verdict = judge(diff)
         assert (verdict.reason, verdict.tampering) == ("patch-does-not-apply", (f"outside: {path}",))
 
 
-def test_a_link_out_of_the_tree_is_left_out(judge: Grade, tmp_path: Path) -> None:
+def test_a_link_out_of_the_tree_is_left_out(judge: Grade) -> None:
     link = (
         "diff --git a/calc/out b/calc/out\nnew file mode 120000\n--- /dev/null\n+++ b/calc/out\n@@ -0,0 +1 @@\n+/etc\n"
     )
-    verdict = judge(link + "\\ No newline at end of file\n" + gradetoy.diff(tmp_path / "more", dict(gradetoy.SOLVED)))
+    verdict = judge(link + "\\ No newline at end of file\n" + gradetoy.diff(dict(gradetoy.SOLVED)))
     assert (verdict.resolved, verdict.tampering) == (True, ("symlink: calc/out",))
 
 
-def test_a_file_that_only_a_lenient_tool_sees_is_found(judge: Grade, tmp_path: Path) -> None:
+def test_a_file_that_only_a_lenient_tool_sees_is_found(judge: Grade) -> None:
     """git ignores text after a hunk; patch(1) reads a context diff there."""
     hidden = "*** /dev/null\n--- b/conftest.py\n***************\n*** 0 ****\n--- 1 ----\n+ import os; os._exit(0)\n"
-    fuzzy = "--- a/calc/core.py\n+++ b/calc/core.py\n@@ -1,3 +1,3 @@\n def other(a, b):\n-    return a - b\n+    return a + b\n \n"
+    fuzzy = "--- a/calc/core.py\n+++ b/calc/core.py\n@@ -1,3 +1,3 @@\n def other(a, b):\n-    return a - b\n+    return b\n \n"
     verdict = judge(fuzzy + hidden)
     assert not verdict.resolved
     assert verdict.reason == "patch-does-not-apply"
 
 
-def test_large_and_binary_files_are_applied(judge: Grade, tmp_path: Path) -> None:
+def test_large_and_binary_files_are_applied(judge: Grade) -> None:
     big = "".join(f"x{number} = {number}\n" for number in range(200_000))
     verdict = judge({**gradetoy.SOLVED, "calc/big.py": big, "calc/data.bin": "\0" * 100_000})
     assert verdict.resolved
@@ -303,7 +300,7 @@ def test_an_endless_loop_ends_at_the_time_limit(judge: Grade) -> None:
 # Other commands
 
 
-def test_unittest_is_graded_by_the_same_rules(judge: Grade, tmp_path: Path) -> None:
+def test_unittest_is_graded_by_the_same_rules(judge: Grade) -> None:
     case = (
         "import unittest\nfrom calc.core import add\n\n\nclass TestAdd(unittest.TestCase):\n"
         "    def test_one(self):\n        self.assertEqual(add(1, 1), 2)\n\n"
@@ -311,7 +308,7 @@ def test_unittest_is_graded_by_the_same_rules(judge: Grade, tmp_path: Path) -> N
         "                self.assertEqual(n, n)\n"
     )
     updates = {
-        "test_patch": gradetoy.diff(tmp_path / "unit", {"tests/test_unit.py": case, "tests/__init__.py": ""}),
+        "test_patch": gradetoy.diff({"tests/test_unit.py": case, "tests/__init__.py": ""}),
         "test_files": ("tests/test_unit.py",),
         "test_command": "python -m unittest -v",
         "fail_to_pass": ("tests/test_unit.py::TestAdd::test_one",),
