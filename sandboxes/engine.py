@@ -1,0 +1,203 @@
+"""The connection to a Docker engine: its faults as sentences, its load, and who owns what."""
+
+import atexit
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sandboxes.disk import DiskWatch
+from sandboxes.owners import OWNER_LABEL, RUN_LABEL, is_dead, this_owner
+from sandboxes.protocol import EngineError, ImageError, Limits, SandboxError, SandboxGone
+
+if TYPE_CHECKING:
+    from sandboxes.docker import DockerSandbox
+
+CALLS_AT_ONCE = 8
+"""Calls to the engine that run at the same time; it gets slower, not faster, with more."""
+CALL_SECONDS = 120
+CONNECTIONS = 256
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+
+
+class Engine:
+    """A Docker engine. Removes containers whose owner is dead when it is opened, and its own when the process exits."""
+
+    def __init__(self, host: str = "", *, calls_at_once: int = CALLS_AT_ONCE) -> None:
+        """Connect to `host`, by default to `DOCKER_HOST` or Docker's usual socket. Raises EngineError."""
+        self.host = host or os.environ.get("DOCKER_HOST", "") or DEFAULT_HOST
+        self.client = _connect(self.host)
+        """The client of the `docker` package."""
+        self.api = self.client.api
+        self._calls = threading.BoundedSemaphore(calls_at_once)
+        self._live: set[DockerSandbox] = set()
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        with self.call("asking what it has") as api:
+            about = api.info()
+        self.cpus = float(about["NCPU"])
+        self.root = str(about.get("DockerRootDir", ""))
+        self.watch = DiskWatch(self)
+        self.reap()
+        _at_exit(self)
+
+    def open(self, image: str, *, limits: Limits | None = None, run: str = "") -> "DockerSandbox":
+        """Start a sandbox. Raises ImageError when there is no such image, EngineError."""
+        from sandboxes.docker import DockerSandbox
+
+        return DockerSandbox(self, image, limits=limits or Limits(), run=run)
+
+    def labels(self, run: str) -> dict[str, str]:
+        """What marks a container or an image as made by this process."""
+        return {RUN_LABEL: run, OWNER_LABEL: this_owner()}
+
+    @contextlib.contextmanager
+    def call(self, doing: str, *, image: str = "") -> Iterator[Any]:
+        """The low-level client, for a few calls. Faults become EngineError, ImageError for a missing `image`."""
+        import docker.errors
+        import requests
+
+        with self._calls:
+            try:
+                yield self.api
+            except docker.errors.ImageNotFound as error:
+                raise ImageError(f"There is no image {image or 'of that name'}: build it first ({_said(error)}).") from error
+            except docker.errors.NotFound as error:
+                if image and "image" in str(error).lower():
+                    raise ImageError(f"There is no image {image}: build it first ({_said(error)}).") from error
+                raise SandboxGone(f"The container is gone while {doing}: {_said(error)}. Start again in a new one.") from error
+            except docker.errors.APIError as error:
+                raise _refused(doing, error) from error
+            except (requests.exceptions.RequestException, docker.errors.DockerException, OSError) as error:
+                raise _unreachable(self.host, error, doing) from error
+
+    def images_have(self, name: str) -> bool:
+        """Whether there is an image of that name."""
+        try:
+            with self.call(f"looking for {name}", image=name) as api:
+                api.inspect_image(name)
+        except ImageError:
+            return False
+        return True
+
+    def remove(self, container: str) -> None:
+        """Remove a container, running or not; nothing happens when it is gone. An engine that is gone took it along."""
+        with contextlib.suppress(SandboxGone, EngineError), self.call("removing a container") as api:
+            api.remove_container(container, force=True, v=True)
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Every container that some process made through this package, running or not."""
+        with self.call("listing containers") as api:
+            found: list[dict[str, Any]] = api.containers(all=True, filters={"label": OWNER_LABEL})
+            return found
+
+    def reap(self) -> list[str]:
+        """Remove the containers of dead owners; their ids."""
+        left = [box["Id"] for box in self.containers() if is_dead(box["Labels"][OWNER_LABEL])]
+        for container in left:
+            self.remove(container)
+        return left
+
+    def why_gone(self, container: str) -> str:
+        """What the engine's log of events says about the end of a container."""
+        try:
+            with self.call("reading events") as api:
+                now = time.time()
+                events = list(
+                    api.events(since=now - 3600, until=now, filters={"container": container}, decode=True)
+                )
+        except SandboxError:
+            return "and the engine does not answer"
+        actions = {event.get("Action", "") for event in events}
+        if "oom" in actions:
+            return "it ran out of memory (limit: Limits.memory_bytes)"
+        if not actions & {"die", "kill", "destroy"}:
+            return "the engine was restarted or somebody removed it"
+        return "it was killed from outside"
+
+    def adopt(self, sandbox: "DockerSandbox") -> None:
+        """Remember a live sandbox: it is watched, and closed at exit."""
+        with self._lock:
+            self._live.add(sandbox)
+        self.watch.begin()
+
+    def disown(self, sandbox: "DockerSandbox") -> None:
+        """Forget a sandbox that is closed."""
+        with self._lock:
+            self._live.discard(sandbox)
+
+    def live(self) -> list["DockerSandbox"]:
+        """The sandboxes that are open."""
+        with self._lock:
+            return list(self._live)
+
+    def close(self) -> None:
+        """Close every sandbox and the connection. A forked child leaves those of its parent alone."""
+        if os.getpid() != self._pid:
+            return
+        self.watch.end()
+        for sandbox in self.live():
+            sandbox.close()
+        self.client.close()
+
+
+def _at_exit(engine: Engine) -> None:
+    """Close the engine at exit if it still lives then."""
+    reference = weakref.ref(engine)
+
+    def close() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.close()
+
+    atexit.register(close)
+
+
+def _connect(host: str) -> Any:
+    try:
+        import docker
+        import docker.errors
+    except ImportError:
+        raise EngineError("The package docker is not installed: pip install 'agentdata[docker]'.") from None
+    import requests
+
+    try:
+        client = docker.from_env(
+            version="auto",
+            timeout=CALL_SECONDS,
+            max_pool_size=CONNECTIONS,
+            environment={**os.environ, "DOCKER_HOST": host},
+        )
+        client.ping()
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        raise _unreachable(host, error, "connecting") from error
+    return client
+
+
+def _unreachable(host: str, error: Exception, doing: str) -> EngineError:
+    text = str(error)
+    if "PermissionError" in text or "Permission denied" in text:
+        return EngineError(
+            f"The Docker engine at {host} does not permit you: add yourself to the group docker"
+            " (sudo usermod -aG docker $USER, then log in again), or run as root."
+        )
+    if "timed out" in text.lower():
+        return EngineError(f"The Docker engine at {host} took more than {CALL_SECONDS} s while {doing}: see its log.")
+    return EngineError(
+        f"No Docker engine answers at {host} ({doing}): start it (systemctl start docker, or dockerd as root),"
+        " or set DOCKER_HOST."
+    )
+
+
+def _refused(doing: str, error: Any) -> EngineError:
+    text = _said(error)
+    if "no space left" in text:
+        return EngineError(f"The Docker engine has no space left while {doing}: run `agentdata sandbox gc --max-disk 50GB`.")
+    return EngineError(f"The Docker engine refused while {doing}: {text}.")
+
+
+def _said(error: Any) -> str:
+    return str(getattr(error, "explanation", None) or error).strip().rstrip(".")
