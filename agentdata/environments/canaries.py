@@ -21,15 +21,21 @@ FUNCTION = re.compile(r"::(\w+?)(?:\[|$)")
 MACHINERY = '''
 def {name}():
     """Functions of the test runner must come from the test runner."""
-    import builtins, os, sys
+    import builtins, os, sys, types
     tree = {tree!r}
+    def code_of(value):
+        if isinstance(value, property):
+            value = value.fget
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        return value.__code__ if isinstance(value, types.FunctionType) else None
     def of_tree(value):
-        value = getattr(value, "fget", None) or getattr(value, "__func__", value)
-        code = getattr(value, "__code__", None)
+        code = code_of(value)
         return code is not None and code.co_filename.startswith(tree)
     def unnamed(key, value):
-        code = getattr(getattr(value, "__func__", value), "__code__", None)
-        return code is not None and code.co_filename == "<string>" and code.co_name[:2] != "__" and key[:2] != "__"
+        code = code_of(value)
+        return (code is not None and code.co_filename == "<string>"
+                and code.co_name[:2] != "__" and key[:2] != "__")
     wrong = []
     for name, module in sorted(sys.modules.items()):
         if name.split(".")[0] not in ("_pytest", "pytest", "pluggy", "unittest") or module is None:

@@ -1,5 +1,6 @@
 """Working code to mistakes that a person could have made, each as a patch with its reverse. Nothing is executed."""
 
+import bisect
 import hashlib
 import re
 import warnings
@@ -19,7 +20,7 @@ from agentdata.records import Record
 KINDS = {**EXPRESSIONS, **STATEMENTS}
 """Kind to the nodes it looks at and what proposes it."""
 LEFT_ALONE = re.compile(
-    r"(?:^|/)(?:setup|noxfile|conf|tasks|__main__|_?_?version(?:_?_)?|__about__|_?compat|typing|_typing|types)\.py$"
+    r"(?:^|/)(?:setup|noxfile|__main__|_?_?version(?:_?_)?|__about__|_?typing)\.py$"
     r"|(?:^|/)(?:docs?|examples?|benchmarks?|scripts?|migrations|_?vendor(?:ed)?|third_party)/|\.pyi$"
 )
 """Files where a mistake is no task: set-up, versions, documentation, code of others."""
@@ -129,7 +130,7 @@ def assemble(kinds: tuple[str, ...], edits: Sequence[Edit], sources: Mapping[str
     for path in dict.fromkeys(edit.path for edit in edits):
         text = _text(sources[path])
         replacements = [(edit.start, edit.end, edit.new.encode()) for edit in edits if edit.path == path]
-        if not are_apart(replacements) or _compiled(apply(text.source, replacements)) is None:
+        if not are_apart(replacements) or not _compiles(text, replacements):
             return None
         patches.append(unified(path, text, replacements))
     if not all(forward for forward, _ in patches):
@@ -235,10 +236,7 @@ class _Pieces:
 
     def accepts(self, piece: tuple[int, int], replacements: Sequence[Replacement]) -> bool:
         """Whether the mutated piece compiles, to something else than the original, and was not seen before."""
-        start = self.text.line_start(min(piece[0], replacements[0][0]))
-        end = self.text.line_end(max(piece[1], replacements[-1][1] - 1))
-        moved = [(begin - start, stop - start, new) for begin, stop, new in replacements]
-        mutated = apply(self.text.source[start:end], moved)
+        start, end, mutated = _changed_piece(self.text, piece, replacements)
         key = b"%d " % start + hashlib.blake2b(mutated, digest_size=12).digest()
         if key in self.seen:
             return False
@@ -247,6 +245,37 @@ class _Pieces:
             self.originals[start, end] = _compiled(_at_margin(self.text.source[start:end]))
         compiled = _compiled(_at_margin(mutated))
         return compiled is not None and compiled != self.originals[start, end]
+
+
+def _changed_piece(text: Text, piece: tuple[int, int], replacements: Sequence[Replacement]) -> tuple[int, int, bytes]:
+    """Span of the whole lines of a piece and of the replacements, and what becomes of them."""
+    start = text.line_start(min(piece[0], replacements[0][0]))
+    end = text.line_end(max(piece[1], replacements[-1][1] - 1))
+    moved = [(begin - start, stop - start, new) for begin, stop, new in replacements]
+    return start, end, apply(text.source[start:end], moved)
+
+
+def _compiles(text: Text, replacements: Sequence[Replacement]) -> bool:
+    """Whether a file compiles with replacements: the functions that hold them, or the file where one is outside."""
+    spans = _functions(text.source)
+    touched: dict[tuple[int, int], list[Replacement]] = {}
+    for replacement in replacements:
+        span = spans[max(bisect.bisect(spans, (replacement[0], 1 << 62)) - 1, 0)] if spans else (0, -1)
+        if not span[0] <= replacement[0] <= replacement[1] <= span[1] + 1:
+            return _compiled(apply(text.source, replacements)) is not None
+        touched.setdefault(span, []).append(replacement)
+    return all(_compiled(_at_margin(_changed_piece(text, *one)[2])) is not None for one in touched.items())
+
+
+@lru_cache(maxsize=64)
+def _functions(source: bytes) -> list[tuple[int, int]]:
+    """Spans of the functions that stand in no other function, in order."""
+    sites = read_module(source, Random(0)).sites
+    return sorted(
+        site.piece
+        for site in sites
+        if site.kind == "function_definition" and site.piece == (site.node.start_byte, site.node.end_byte)
+    )
 
 
 def _at_margin(piece: bytes) -> bytes:
@@ -271,7 +300,7 @@ def _is_plain(source: bytes) -> bool:
     return b"\r" not in source.replace(b"\r\n", b"\n") and b"\0" not in source
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _text(source: bytes) -> Text:
     return Text(source)
 

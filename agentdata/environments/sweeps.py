@@ -23,6 +23,7 @@ class Sweep:
     """Why there is no task: `tests-did-not-run`, `time-limit`, `gold-does-not-apply`, `not-trusted`,
     `no-fail-to-pass`; empty if there is one."""
     detail: str
+    """More about the reason, or what was wrong with the canaries where `canaries` is false."""
     fail_to_pass: tuple[str, ...] = ()
     """Failed or was missing in every run before, passed in every run after."""
     pass_to_pass: tuple[str, ...] = ()
@@ -62,14 +63,14 @@ def sweep(
     test command. `stop` is asked before each run; a stopped sweep has the reason `stopped`. Raises SandboxError.
     """
     seen: list[tuple[TestRun, TestRun]] = []
-    canaries = tests.canaries
+    canaries, remark = tests.canaries, ""
     while len(seen) < k:
         if stop():
             return Sweep("stopped", f"after {len(seen)} of {k} sweeps")
         asked = tests.model_copy(update={"canaries": canaries})
         after = _run(image, asked, gold, gold, open_sandbox, timeout)
         if after.doubt.startswith("canary: ") and canaries and not seen:
-            canaries = False
+            canaries, remark = False, after.doubt
             continue
         before = _run(image, asked, "", gold, open_sandbox, timeout)
         seen.append((before, after))
@@ -79,7 +80,7 @@ def sweep(
             status == "passed" and before.results.get(name) != "passed" for name, status in after.results.items()
         ):
             return Sweep("no-fail-to-pass", f"{len(after.results)} tests ran with the gold patch")
-    return _judge([before for before, _ in seen], [after for _, after in seen], canaries)
+    return _judge([before for before, _ in seen], [after for _, after in seen], canaries, remark)
 
 
 def _run(
@@ -99,7 +100,7 @@ def _refusal(before: TestRun, after: TestRun) -> str:
     return "not-trusted" if before.doubt and not before.doubt.startswith("no-report") else ""
 
 
-def _judge(before: Sequence[TestRun], after: Sequence[TestRun], canaries: bool) -> Sweep:
+def _judge(before: Sequence[TestRun], after: Sequence[TestRun], canaries: bool, remark: str) -> Sweep:
     names = sorted({name for run in (*before, *after) for name in run.results})
     counts = [
         TestCount(name=name, runs=len(before), passed_before=_passes(before, name), passed_after=_passes(after, name))
@@ -115,7 +116,7 @@ def _judge(before: Sequence[TestRun], after: Sequence[TestRun], canaries: bool) 
     fixed = tuple(count.name for count in steady if count.passed_before == 0)
     return Sweep(
         reason="" if fixed else "no-fail-to-pass",
-        detail="" if fixed else f"{len(flaky)} flaky tests",
+        detail=remark if fixed else f"{len(flaky)} flaky tests",
         fail_to_pass=fixed,
         pass_to_pass=tuple(count.name for count in steady if count.passed_before == k),
         flaky=flaky,

@@ -19,6 +19,8 @@ test from a canary by reading the files. Nothing in the same process can rule th
 read submissions that touch `sys.modules`, `gc`, `__eq__` or `inspect` for no reason.
 """
 
+import base64
+import gzip
 import re
 import secrets
 import shlex
@@ -64,6 +66,8 @@ class TestRun(BaseModel):
     `time-limit`, or `not-prepared`."""
     messages: dict[str, str] = {}
     """Why tests failed, by node id."""
+    canaries: tuple[str, ...] = ()
+    """Files of the grader's own tests."""
     preparation: CommandResult | None = None
     """How `prepare` ended."""
 
@@ -107,9 +111,10 @@ def run_tests(
         rest = reader.result()
     if preparation.status:
         return TestRun(results={}, command=command, trusted=False, doubt="not-prepared", preparation=preparation)
-    report = read_report(run.report(), (*names, *(canary.path for canary in planted)))
+    content, alone = run.read(rest.text)
+    report = read_report(content, (*names, *(canary.path for canary in planted)))
     doubt = _doubt(report, command, planted) or ("" if script else _exit_doubt(report, command))
-    if not doubt and rest.text.strip() != run.end:
+    if not doubt and not alone:
         doubt = "report: it was written a second time"
     if not doubt and (changed := _first_change(_digests(preparation.text), _digests(after.text))):
         doubt = f"files: {changed} while the tests ran"
@@ -138,6 +143,7 @@ def _test_run(
         trusted=not doubt,
         doubt=doubt,
         messages={name: text for name, text in report.messages.items() if name.split("::")[0] not in ours},
+        canaries=tuple(sorted(ours)),
         preparation=preparation,
     )
 
@@ -207,13 +213,22 @@ class _Run:
 
     @property
     def reading(self) -> str:
-        """Root's part beside the tests: make the pipe, keep the first report, and show what came after it."""
+        """Root's part beside the tests: make the pipe, keep the first report, and print what came after it, and it."""
         return (
             f"umask 077; mkdir -m 755 {self.box} && mkfifo -m 622 {self.box}/report || exit 9\n"
-            f"cat {self.box}/report > {self.box}/first\n"
-            f'if [ "$(tail -c 24 {self.box}/first)" = {self.end} ]; then echo {self.end}\n'
-            f"else head -c 1000 {self.box}/report; fi"
+            f"cd {self.box}; cat report > first; echo == rest\n"
+            f'if [ "$(tail -c 24 first)" = {self.end} ]; then echo {self.end}; else head -c 1000 report; fi\n'
+            "echo; echo == report; gzip -c first | base64"
         )
+
+    def read(self, output: str) -> tuple[bytes, bool]:
+        """The first report in what the reader printed, without what ended it, and whether nothing was written after."""
+        rest, _, report = output.partition("== rest\n")[2].partition("\n== report\n")
+        try:
+            content = gzip.decompress(base64.b64decode(report))
+        except (ValueError, EOFError, OSError):
+            return b"", False
+        return content.removesuffix(self.end.encode()), rest.strip() == self.end
 
     def prepare(self, script: str) -> CommandResult:
         """Run a script in the tree, put the canaries there, and digest what steers the tests."""
@@ -243,13 +258,6 @@ class _Run:
     def _digesting(self, files: str) -> str:
         own = [*(name.split("::")[0] for name in self.names), *(canary.path for canary in self.canaries)]
         return f'for it in {shlex.join(own)} {files}; do [ -f "$it" ] && sha256sum -- "$it"; done 2>&1; :'
-
-    def report(self) -> bytes:
-        """The first report; what ended it, if there was none."""
-        try:
-            return self.sandbox.read(f"{self.box}/first").removesuffix(self.end.encode())
-        except FileNotFoundError:
-            return b""
 
 
 def _until(condition: str) -> str:
