@@ -27,10 +27,11 @@ from agentdata.environments.snapshot import Snapshot, nearest_version
 from agentdata.errors import SourceError
 from agentdata.harvest import git
 from agentdata.records import BuildAttempt, Environment, Rejected
-from sandboxes.docker import BuildBox, Engine
-from sandboxes.images import base_image
+from sandboxes.engine import Engine
+from sandboxes.images import BUILD_LIMITS, BuildBox, base_image
 
 STAGE = "environments"
+OFFLINE = BUILD_LIMITS.model_copy(update={"network": False})
 SMOKE_FILES = 24
 """Test files that are collected to see whether an environment works."""
 PATIENCE = 3
@@ -257,7 +258,7 @@ def _build_once(build: _Build, lock: Lock, log: list[str], *, search: bool = Tru
         seconds=recipe.step_seconds,
         run=build.run,
     )
-    with BuildBox(build.engine, parent, run=build.run, network=False) as box:
+    with BuildBox(build.engine, parent, run=build.run, limits=OFFLINE) as box:
         steps = Steps(box, log, recipe.step_seconds)
         images.write_tree(steps, build.snapshot)
         install = images.install_project(

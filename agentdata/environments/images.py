@@ -18,7 +18,8 @@ from agentdata.environments.locks import UNREACHABLE, Lock, index_unreachable, u
 from agentdata.environments.snapshot import Snapshot, pack
 from agentdata.errors import RunError
 from agentdata.harvest import git
-from sandboxes.docker import BuildBox, Engine
+from sandboxes.engine import Engine
+from sandboxes.images import BuildBox
 from sandboxes.protocol import CommandResult
 
 PATH = "/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -124,7 +125,7 @@ def lock_image(
     """
     name = lock_image_name(lock_id)
     with _building[lock_id]:
-        if engine.has_image(name):
+        if engine.images_have(name):
             log.append(f"{name} is there\n")
             return name
         with BuildBox(engine, base_image, run=run) as box:
