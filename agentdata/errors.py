@@ -3,7 +3,8 @@
 AgentdataError
 ├── UsageError       an option, recipe, file list or run directory cannot be used (exit status 2)
 ├── RunError         the run as a whole cannot go on: disk full, directory locked (exit status 1)
-│   └── IndexUnreachable  the package index does not answer; what needs it is owed
+├── OwedError        one job failed for no fault of its own, as when an engine is gone: it is done again later
+│   └── IndexUnreachable  the package index does not answer
 └── SourceError      one repository cannot be harvested; the others go on (exit status 1 at the end)
     └── ObjectError  one object of a repository is missing or corrupt; the change that needs it is rejected
 """
@@ -23,7 +24,15 @@ class RunError(AgentdataError):
     """The run cannot go on; what is finished stays, and the same command continues it."""
 
 
-class IndexUnreachable(RunError):
+class OwedError(AgentdataError):
+    """A job is owed: what failed was not the job's own doing. `final` says that trying again at once is no use."""
+
+    def __init__(self, detail: str, *, final: bool = False) -> None:
+        super().__init__(detail)
+        self.final = final
+
+
+class IndexUnreachable(OwedError):
     """The package index does not answer, which says nothing about what was asked of it."""
 
 

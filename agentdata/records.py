@@ -506,6 +506,9 @@ class TaskTests(Record):
     """Script of an imported version-5 row; empty when ours is derived from the fields above."""
     log_parser: str = ""
     """Name of SWE-bench's parser for the output of `eval_script` or of an imported row."""
+    canaries: bool = True
+    """Whether the grader may put its own tests among these. Not where a project collects no tests but of its own kind;
+    then a report that fits the exit status is believed."""
 
 
 class GoldPatch(Record):

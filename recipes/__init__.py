@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
+from agentdata.environments.recipe import EnvironmentRecipes
 from agentdata.errors import UsageError
 from agentdata.harvest.languages import LANGUAGES
 from agentdata.harvest.recipe import HarvestRecipe
+from agentdata.records import Record
 
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
+Fitted = TypeVar("Fitted", bound=Record)
 
 
 def names() -> list[str]:
@@ -23,6 +26,22 @@ def names() -> list[str]:
 
 def load_harvest(name: str, overrides: Sequence[str] = ()) -> HarvestRecipe:
     """A recipe by name or path, with `key.sub=value` overrides in YAML syntax. Raises UsageError."""
+    path, values = _read(name)
+    for override in overrides:
+        _override(values, override)
+    for key in FILES:
+        values[key] = _text(path.parent, str(values.get(key, "")))
+    values["languages"] = _languages(values.get("languages"))
+    return _fitted(path, values, HarvestRecipe)
+
+
+def load_environments(name: str) -> EnvironmentRecipes:
+    """How environments are built, by name or path. Raises UsageError."""
+    path, values = _read(name)
+    return _fitted(path, values, EnvironmentRecipes)
+
+
+def _read(name: str) -> tuple[Path, dict[str, Any]]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else HERE / f"{name}.yaml"
     if not path.is_file():
         raise UsageError(f"There is no recipe {name!r}: give a .yaml file or one of {', '.join(names())}.")
@@ -32,13 +51,12 @@ def load_harvest(name: str, overrides: Sequence[str] = ()) -> HarvestRecipe:
         raise UsageError(f"Cannot read the recipe {path}: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
         raise UsageError(f"The recipe {path} is not a mapping.")
-    for override in overrides:
-        _override(values, override)
-    for key in FILES:
-        values[key] = _text(path.parent, str(values.get(key, "")))
-    values["languages"] = _languages(values.get("languages"))
+    return path, values
+
+
+def _fitted(path: Path, values: dict[str, Any], record: type[Fitted]) -> Fitted:
     try:
-        return HarvestRecipe.model_validate(values)
+        return record.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

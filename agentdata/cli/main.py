@@ -7,7 +7,7 @@ import sys
 import typer
 
 from agentdata import __version__
-from agentdata.cli import harvest, look
+from agentdata.cli import environments, harvest, look, tasks
 from agentdata.errors import AgentdataError, UsageError
 
 app = typer.Typer(
@@ -18,6 +18,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(harvest.app, name="harvest")
+app.add_typer(environments.app, name="environments")
+app.add_typer(tasks.app, name="tasks")
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)

@@ -30,3 +30,16 @@ class EnvironmentRecipe(Record):
     """Longest time for one step of a build; it is taken to hang then."""
     most_attempts: int = Field(default=6, gt=0)
     """Most locks that are installed and tried for one environment."""
+
+
+class EnvironmentRecipes(Record):
+    """How to build the environments of all repositories."""
+
+    default: EnvironmentRecipe = EnvironmentRecipe()
+    """Holds for every repository."""
+    repositories: dict[str, EnvironmentRecipe] = Field(default_factory=dict)
+    """Holds for one, by its name as `owner/name`, instead of the default."""
+
+    def of(self, repo: str) -> EnvironmentRecipe:
+        """The recipe of a repository."""
+        return self.repositories.get(repo, self.default)

@@ -7,14 +7,11 @@ RUN/README.md            makes `datasets.load_dataset(RUN)` find the renderings 
 RUN/manifest.json        written last: shards, sums, counts
 """
 
-import fcntl
 import hashlib
-import json
 import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agentdata.errors import AgentdataError, RunError, SourceError, UsageError, explain_os_error
+from agentdata.errors import RunError, SourceError, explain_os_error
 from agentdata.harvest import git
 from agentdata.harvest.changes import ChangeReader
 from agentdata.harvest.explore import Explorer
@@ -47,12 +44,11 @@ from agentdata.records import (
     RepoSource,
     Split,
 )
+from agentdata.runs import alone, locked, settle
 from agentdata.shards import UnitOutput, collect, counted, marker_path, read_rows, remove_unfinished, write_whole
 from agentdata.stages import Executor, run_jobs
 
 PULLS_INDEX = "pulls.sqlite"
-MOST_SHOWN = 3
-"""Entries of a list that a sentence about it shows."""
 
 
 class HarvestOptions(Record):
@@ -126,9 +122,9 @@ def harvest(
     finishes the last unit writes the manifest. Raises UsageError and RunError.
     """
     git.require()
-    with _locked(run, share):
-        with _alone(run):
-            begun = _settle_configuration(run, sources, recipe, options)
+    with locked(run, share):
+        with alone(run):
+            begun = settle(run, _configuration(sources, recipe, options))
             if share == (1, 1):
                 remove_unfinished(run)
             if options.pulls and not (run / PULLS_INDEX).exists():
@@ -147,7 +143,7 @@ def harvest(
         gone = {job.key: job.source for job in owed if not Path(job.source.git_dir).exists()}
         failures += [_gone(source) for source in gone.values()]
         _harvest([job for job in jobs[share[0] - 1 :: share[1]] if job.key not in gone], workers, executor)
-        with _alone(run):
+        with alone(run):
             if any(not marker_path(run, job.unit).exists() for job in jobs):
                 return Outcome(None, failures)
             return Outcome(_finish(run, planned, failures, recipe, [job.unit for job in jobs]), failures)
@@ -159,78 +155,6 @@ def _gone(source: HarvestedSource) -> SourceFailure:
     return SourceFailure(RepoSource(**source.model_dump(include=set(RepoSource.model_fields))), error)
 
 
-@contextmanager
-def _locked(run: Path, share: tuple[int, int]) -> Iterator[None]:
-    """Hold the run: the whole alone, shares beside each other."""
-    whole = share == (1, 1)
-    try:
-        _refuse_foreign(run)
-        run.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as locks:
-            for name, kind in (
-                (".lock-1-of-1", fcntl.LOCK_EX if whole else fcntl.LOCK_SH),
-                (f".lock-{share[0]}-of-{share[1]}", fcntl.LOCK_EX),
-            )[: 1 if whole else 2]:
-                lock = locks.enter_context(open(run / name, "w"))
-                try:
-                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise RunError(
-                        f"{run} is being written by another process: wait for it, or choose another -o."
-                    ) from error
-            yield
-    except AgentdataError:
-        raise
-    except OSError as error:
-        raise explain_os_error(error, f"writing the run {run}") from error
-
-
-@contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Shares that plan or finish wait for one another."""
-    with open(run / ".lock-plan", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _refuse_foreign(run: Path) -> None:
-    """Raise UsageError for a directory that holds something else than a run."""
-    names = [entry.name for entry in run.iterdir()] if run.is_dir() else []
-    others = [name for name in names if not name.startswith((".lock", "config.json"))]
-    others += [name for name in names if name == "config.json"]
-    # A run that another share begins just now has its configuration before it has anything else: look for that last.
-    if others and _begun(run) is None:
-        raise UsageError(f"{run} is not empty ({others[0]} is there) and holds no run: choose a new directory with -o.")
-
-
-def _begun(run: Path) -> dict[str, object] | None:
-    """The configuration of a run that was begun in a directory."""
-    try:
-        found = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.keys() >= {"generator", "options", "recipe", "sources"} else None
-
-
-def _settle_configuration(
-    run: Path, sources: Sequence[RepoSource], recipe: HarvestRecipe, options: HarvestOptions
-) -> bool:
-    """Write what was asked for and return true, or refuse to continue a run that was asked for something else."""
-    wanted = json.loads(json.dumps(_configuration(sources, recipe, options)))
-    path = run / "config.json"
-    have = _begun(run)
-    if have is None:
-        write_whole(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
-        return True
-    if have != wanted:
-        key, old, new = next(_differences(have, wanted, ""))
-        raise UsageError(
-            f"{run} was begun with another configuration: {key} was {old!r} and is now {new!r}. Use the old value to "
-            "continue it, or another -o to begin anew."
-        )
-    return False
-
-
 def _configuration(sources: Sequence[RepoSource], recipe: HarvestRecipe, options: HarvestOptions) -> dict[str, object]:
     return {
         "generator": GENERATOR,
@@ -238,17 +162,6 @@ def _configuration(sources: Sequence[RepoSource], recipe: HarvestRecipe, options
         "recipe": recipe.model_dump(),
         "sources": [source.model_dump() for source in sources],
     }
-
-
-def _differences(old: object, new: object, key: str) -> Iterator[tuple[str, object, object]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
-    elif isinstance(old, list) and isinstance(new, list) and old != new:
-        gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
-        yield key, (gone if gone or come else old)[:MOST_SHOWN], (come if gone or come else new)[:MOST_SHOWN]
-    elif old != new:
-        yield key, old, new
 
 
 def _index_pulls(run: Path, pulls: Path) -> None:

@@ -1,0 +1,35 @@
+"""What the commands that write runs have in common: how they stop, and what they say at the end."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from agentdata.records import Manifest
+
+
+@contextmanager
+def interruptible(run: Path) -> Iterator[None]:
+    """Turn Ctrl-C into one sentence and exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\nStopped. What is finished is kept; the same command goes on in {run}.", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def report(run: Path, manifest: "Manifest", *, next_step: str = "") -> None:
+    """Say what a run holds, what was dropped and why, and what to do next."""
+    shown = ", ".join(f"{count.count:,} {count.name}" for count in manifest.counts if "/" not in count.name)
+    print(f"{run}: {shown or 'nothing'}")
+    for count in manifest.counts:
+        if "/" in count.name:
+            print(f"  {count.count:,} {count.name}")
+    for count in manifest.rejections:
+        print(f"  dropped {count.count:,}: {count.name}")
+    if next_step:
+        print(f"\n{next_step}")
