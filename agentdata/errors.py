@@ -32,7 +32,7 @@ class OwedError(AgentdataError):
         self.final = final
 
 
-class IndexUnreachable(OwedError):
+class IndexUnreachable(OwedError):  # noqa: N818 - named as SandboxGone is
     """The package index does not answer, which says nothing about what was asked of it."""
 
 

@@ -297,7 +297,12 @@ def test_the_project_is_never_among_its_own_requirements(read: Reader) -> None:
 @pytest.mark.parametrize(
     ("line", "requirement"),
     [("click >= 7  # why", "click>=7"), ("click==7 --hash=sha256:00 \\", "click==7"), ("--index-url x", ""), ("", "")]
-    + [("git+https://host/x.git#egg=name", "name"), ("name @ https://host/x.zip", "name"), ("./local", ""), ("a b", "")],
+    + [
+        ("git+https://host/x.git#egg=name", "name"),
+        ("name @ https://host/x.zip", "name"),
+        ("./local", ""),
+        ("a b", ""),
+    ],
 )
 def test_a_line_of_a_requirements_file(line: str, requirement: str) -> None:
     assert clean(line) == requirement

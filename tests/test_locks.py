@@ -86,7 +86,9 @@ def test_what_cannot_be_resolved_goes_down_the_levels(index: Path) -> None:
     lock = resolve(wishes, "3.11", level="resolvable", compile_lock=undated)
     assert lock.dropped == ("absent",)
     assert "one==1.0\n" in lock.text
-    assert resolve(wishes, "3.11", level="own", compile_lock=undated).text == "pip==23.0\npluggy==1.2.0\npytest==7.4.0\n"
+    assert (
+        resolve(wishes, "3.11", level="own", compile_lock=undated).text == "pip==23.0\npluggy==1.2.0\npytest==7.4.0\n"
+    )
 
 
 def test_constraints_hold_as_declared(index: Path) -> None:
@@ -125,7 +127,12 @@ def test_an_index_that_does_not_answer_is_no_verdict(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("requirement", "expected"),
-    [("a==1", "a"), ("a[x]>=1,<2", "a[x]>=1"), ("a ~= 2 ; python_version < '3'", "a ; python_version < '3'"), ("a", "a")],
+    [
+        ("a==1", "a"),
+        ("a[x]>=1,<2", "a[x]>=1"),
+        ("a ~= 2 ; python_version < '3'", "a ; python_version < '3'"),
+        ("a", "a"),
+    ],
 )
 def test_pins_are_taken_off(requirement: str, expected: str) -> None:
     assert unpinned(requirement) == expected
