@@ -22,7 +22,7 @@ NOT_A_PACKAGE = re.compile(
 PLAIN_TEST = re.compile(r"tests?|testing")
 LINTERS = re.compile(
     r"^(flake8.*|autoflake|black|types-.*|data-science-types|trio-typing|ruff|isort|pylint|mypy|pyright|pre-commit.*|tox.*|nox|twine|build|sphinx.*|furo|myst-parser|mkdocs.*"
-    r"|mkautodoc|towncrier|bump2version|bumpversion|check-manifest|pyupgrade|codecov|coveralls|pip|setuptools|wheel|uv|hatch"
+    r"|mkautodoc|towncrier|bump2version|bumpversion|check-manifest|pyupgrade|codecov|coveralls|doctr|travis.*|pip|setuptools|wheel|uv|hatch"
     r"|poetry|flit|zest-releaser|releases|invoke|gha-update|readme-renderer|interrogate|bandit|safety|prek|ty|pyrefly)$"
 )
 

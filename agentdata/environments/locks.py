@@ -222,7 +222,8 @@ class _Solver:
                 return self._solve(asked, limits)
             except UnresolvableError as error:
                 named = {name for found in GONE.findall(str(error)) for name in found if name} - set(self.excused)
-                if not self.excuses or not named:
+                wheels_lack = self.compile is compile_here and NEEDS_BUILD.search(str(error))
+                if not self.excuses or not named or wheels_lack:
                     raise
                 self.excuse(sorted(named))
 
