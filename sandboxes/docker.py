@@ -24,7 +24,7 @@ from typing import Any, Self
 
 from sandboxes.access import BuildAccess
 from sandboxes.engine import Engine
-from sandboxes.protocol import CommandResult, EngineError, ImageError, Limits, SandboxError, SandboxGone
+from sandboxes.protocol import CommandResult, ImageError, Limits, SandboxError, SandboxGone
 from sandboxes.session import ChannelClosed, Runner, ShellSession, await_ready, supervisor_command
 
 START_SECONDS = 60.0
@@ -76,8 +76,7 @@ class DockerSandbox:
             "auto_remove": True,
             "log_config": {"Type": "none"},
             "ulimits": [
-                {"Name": name, "Soft": most, "Hard": most}
-                for name, most in (("fsize", limits.disk_bytes), ("core", 0))
+                {"Name": name, "Soft": most, "Hard": most} for name, most in (("fsize", limits.disk_bytes), ("core", 0))
             ],
         }
         if self._build is None:
@@ -146,7 +145,9 @@ class DockerSandbox:
             failure = channel.complaint or failure
             channel.close()
             self.require_alive()
-            raise ImageError(f"No shell starts in {self.image}, which needs bash and perl: {failure.decode(errors='replace')}.")
+            raise ImageError(
+                f"No shell starts in {self.image}, which needs bash and perl: {failure.decode(errors='replace')}."
+            )
         return channel
 
     def kill_all(self, user: str) -> None:
@@ -168,9 +169,8 @@ class DockerSandbox:
         """Raises SandboxGone with the reason when the container does not run any more."""
         if self._closed:
             raise SandboxGone("The sandbox was closed: open a new one.")
-        with contextlib.suppress(EngineError), self.engine.call("looking at a container") as api:
-            if api.inspect_container(self.id)["State"]["Running"] and not self.stopped_for:
-                return
+        if not self.stopped_for and self.engine.running(self.id):
+            return
         reason = self.stopped_for or self.engine.why_gone(self.id)
         raise SandboxGone(f"The sandbox of {self.image} is gone, {reason}. Start again in a new one.")
 
