@@ -26,14 +26,14 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 class Engine:
     """A Docker engine. Removes containers whose owner is dead when it is opened, and its own when the process exits."""
 
-    def __init__(self, host: str = "", *, calls_at_once: int = CALLS_AT_ONCE) -> None:
+    def __init__(self, host: str = "", *, calls_at_once: int = CALLS_AT_ONCE, reap: bool = True) -> None:
         """Connect to `host`, by default to `DOCKER_HOST` or Docker's usual socket. Raises EngineError."""
         self.host = host or os.environ.get("DOCKER_HOST", "") or DEFAULT_HOST
         self.client = _connect(self.host)
         """The client of the `docker` package."""
         self.api = self.client.api
         self._calls = threading.BoundedSemaphore(calls_at_once)
-        self._live: set["DockerSandbox"] = set()
+        self._live: set[DockerSandbox] = set()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         with self.call("asking what it has") as api:
@@ -41,7 +41,8 @@ class Engine:
         self.cpus = float(about["NCPU"])
         self.root = str(about.get("DockerRootDir", ""))
         self.watch = DiskWatch(self)
-        self.reap()
+        if reap:
+            self.reap()
         _at_exit(self)
 
     def open(self, image: str, *, limits: Limits | None = None, run: str = "") -> "DockerSandbox":
@@ -64,11 +65,15 @@ class Engine:
             try:
                 yield self.api
             except docker.errors.ImageNotFound as error:
-                raise ImageError(f"There is no image {image or 'of that name'}: build it first ({_said(error)}).") from error
+                raise ImageError(
+                    f"There is no image {image or 'of that name'}: build it first ({_said(error)})."
+                ) from error
             except docker.errors.NotFound as error:
                 if image and "image" in str(error).lower():
                     raise ImageError(f"There is no image {image}: build it first ({_said(error)}).") from error
-                raise SandboxGone(f"The container is gone while {doing}: {_said(error)}. Start again in a new one.") from error
+                raise SandboxGone(
+                    f"The container is gone while {doing}: {_said(error)}. Start again in a new one."
+                ) from error
             except docker.errors.APIError as error:
                 raise _refused(doing, error) from error
             except (requests.exceptions.RequestException, docker.errors.DockerException, OSError) as error:
@@ -88,6 +93,14 @@ class Engine:
         with contextlib.suppress(SandboxGone, EngineError), self.call("removing a container") as api:
             api.remove_container(container, force=True, v=True)
 
+    def running(self, container: str) -> bool:
+        """Whether a container runs."""
+        try:
+            with self.call("looking at a container") as api:
+                return bool(api.inspect_container(container)["State"]["Running"])
+        except SandboxGone:
+            return False
+
     def containers(self) -> list[dict[str, Any]]:
         """Every container that some process made through this package, running or not."""
         with self.call("listing containers") as api:
@@ -106,9 +119,7 @@ class Engine:
         try:
             with self.call("reading events") as api:
                 now = time.time()
-                events = list(
-                    api.events(since=now - 3600, until=now, filters={"container": container}, decode=True)
-                )
+                events = list(api.events(since=now - 3600, until=now, filters={"container": container}, decode=True))
         except SandboxError:
             return "and the engine does not answer"
         actions = {event.get("Action", "") for event in events}
@@ -134,13 +145,17 @@ class Engine:
         with self._lock:
             return list(self._live)
 
+    def close_all(self) -> None:
+        """Close every sandbox that is open."""
+        for sandbox in self.live():
+            sandbox.close()
+
     def close(self) -> None:
         """Close every sandbox and the connection. A forked child leaves those of its parent alone."""
         if os.getpid() != self._pid:
             return
         self.watch.end()
-        for sandbox in self.live():
-            sandbox.close()
+        self.close_all()
         self.client.close()
 
 
@@ -195,7 +210,9 @@ def _unreachable(host: str, error: Exception, doing: str) -> EngineError:
 def _refused(doing: str, error: Any) -> EngineError:
     text = _said(error)
     if "no space left" in text:
-        return EngineError(f"The Docker engine has no space left while {doing}: run `agentdata sandbox gc --max-disk 50GB`.")
+        return EngineError(
+            f"The Docker engine has no space left while {doing}: run `agentdata sandbox gc --max-disk 50GB`."
+        )
     return EngineError(f"The Docker engine refused while {doing}: {text}.")
 
 

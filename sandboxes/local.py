@@ -46,7 +46,7 @@ class LocalSandbox:
         *,
         timeout: float = 120,
         workdir: str = "",
-        user: str = "",
+        user: str = "",  # noqa: ARG002
         environment: dict[str, str] | None = None,
     ) -> CommandResult:
         """Run a command in a fresh shell. `user` is ignored: there is only the caller."""
@@ -66,7 +66,7 @@ class LocalSandbox:
             raise PermissionError(f"{path} leads out of the sandbox's directory {self.directory}.")
         return str(real)
 
-    def open_channel(self, workdir: str, user: str) -> "PipeChannel":
+    def open_channel(self, workdir: str, user: str) -> "PipeChannel":  # noqa: ARG002
         """Start a supervisor."""
         self.require_alive()
         channel = PipeChannel(self.directory / workdir)

@@ -26,7 +26,7 @@ class ImageError(SandboxError):
     """An image is missing or cannot be built."""
 
 
-class SandboxGone(SandboxError):
+class SandboxGone(SandboxError):  # noqa: N818
     """The sandbox died while it was used."""
 
 

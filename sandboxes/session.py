@@ -6,11 +6,10 @@ session, or each in a fresh shell. A round trip costs a fraction of a millisecon
 
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from sandboxes.protocol import CommandResult, SandboxError, SandboxGone
+from sandboxes.protocol import CommandResult, SandboxError
 
 GRACE_SECONDS = 15.0
 """What a supervisor gets beyond a command's time before it counts as stuck: it may need a while to kill a fork bomb."""
@@ -21,7 +20,7 @@ TIMED_OUT = 124
 KILLED = 137
 
 
-class ChannelClosed(Exception):
+class ChannelClosed(Exception):  # noqa: N818
     """The supervisor is gone: it, or the whole sandbox, was killed."""
 
 
@@ -199,7 +198,9 @@ class Runner:
         except (ChannelClosed, TimeoutError) as error:
             channel.close()
             self._box.require_alive()
-            raise SandboxError(f"{path} could not be reached: the sandbox's supervisor was killed. Try again.") from error
+            raise SandboxError(
+                f"{path} could not be reached: the sandbox's supervisor was killed. Try again."
+            ) from error
         except BaseException:
             channel.close()
             raise
