@@ -305,11 +305,13 @@ def _smoke(steps: Steps, snapshot: Snapshot, test_command: str) -> None:
         raise BuildError("no-tests", "the repository has no file that pytest would collect")
     stride = max(1, len(files) // SMOKE_FILES)
     chosen = files[::stride][:SMOKE_FILES]
-    options = "--collect-only -q -p no:cacheprovider"
-    done = steps.run(images.as_agent(f"{test_command} {options} {shlex.join(chosen)} 2>&1"))
-    collected = set(re.findall(r"^(\S+?\.py)(?:::|: \d)", done.text, re.MULTILINE))
-    broken = set(re.findall(r"^ERROR (\S+\.py)", done.text, re.MULTILINE))
-    if not collected - broken or len(broken) > len(chosen) / 2:
+    done = steps.run(images.as_agent(f"{test_command} --collect-only -q -p no:cacheprovider {shlex.join(chosen)} 2>&1"))
+    counts = re.findall(r"(?:^|\s)(\d+)(?:/\d+)? (?:tests?|items?)\b", done.text)
+    found = max((int(count) for count in counts), default=0) or len(
+        re.findall(r"^\S+\.py(?:::|: \d)", done.text, re.MULTILINE)
+    )
+    broken = set(re.findall(r"^_*\s*ERROR (?:collecting )?(\S+\.py)", done.text, re.MULTILINE))
+    if not found or len(broken) > len(chosen) / 2:
         raise BuildError("collect-failed", f"{len(broken)} of {len(chosen)} files fail: {done.text[-1500:]}")
     steps.must(images.as_agent('test -z "$(git status --porcelain)"'), "tree-failed")
 

@@ -141,7 +141,7 @@ def lock_image(
             box.put(archive({"lock.txt": lock.text}), "/opt/agentdata")
             steps.must(f"/opt/agentdata/uv venv -q --no-project --python python{lock.python} /opt/venv", "no-python")
             steps.fetch(_install_lock(lock, until), "install-failed")
-            steps.must("rm -rf /opt/agentdata /root/.cache", "install-failed")
+            steps.must("rm -rf /opt/agentdata /root/.cache /usr/share/python-wheels", "install-failed")
             box.put(archive({"etc/profile.d/agentdata.sh": PROFILE, "opt/miniconda3/bin/activate": CONDA}), "/")
             box.commit(name, labels={"agentdata.lock": lock_id}, changes=list(CHANGES))
     return name
