@@ -27,6 +27,8 @@ from agentdata.environments.predictions import read_all_predictions
 from agentdata.environments.swebench_rows import Triple, official_tests
 from agentdata.records import GoldPatch, Rejected, Task, TaskTests
 from agentdata.shards import read_table
+from sandboxes.engine import Engine
+from sandboxes.protocol import SandboxError
 
 BLANK = """\
 diff --git a/blank-prediction.txt b/blank-prediction.txt
@@ -135,25 +137,16 @@ def _official_outcome(name: str, report: Mapping[str, Sequence[str]], log: Path)
 
 def run_ours(triples: Sequence[Triple], patches: Mapping[str, str], workers: int, timeout: int) -> Measured:
     """Grade with as many threads as the harness has workers. The tests are those that the rows could hold."""
-    from sandboxes.engine import Engine
-
     engine = Engine()
 
     def judge(triple: Triple) -> tuple[str, Outcome]:
         task, tests, gold = triple
         kept = official_tests(tests).kept
-        verdict = grade(
-            task,
-            kept,
-            patches[task.id],
-            gold=gold.patch,
-            open_sandbox=lambda image: engine.open(image),
-            timeout=timeout,
-        )
-        outcome = Outcome(
-            verdict.resolved, verdict.reason, verdict.tampering, max(verdict.test_seconds, 0.0), verdict.seconds
-        )
-        return task.id, outcome
+        try:
+            found = grade(task, kept, patches[task.id], gold=gold.patch, open_sandbox=engine.open, timeout=timeout)
+        except SandboxError as error:
+            return task.id, Outcome(False, f"owed: {error}")
+        return task.id, Outcome(found.resolved, found.reason, found.tampering, found.test_seconds, found.seconds)
 
     began = time.monotonic()
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentdata.environments import log_parsers
@@ -71,6 +71,7 @@ def test_every_parser_of_pytest_in_the_registry_is_known(registry: dict[str, obj
 
 
 @pytest.mark.parametrize("parser", OURS)
+@settings(deadline=None)
 @given(log=LOGS)
 def test_ours_read_what_the_official_ones_read(
     registry: dict[str, Callable[[str, object], dict[str, str]]], parser: str, log: str

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentdata.environments.predictions import read_all_predictions, read_predictions
@@ -97,6 +97,7 @@ JSON = (
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(rows=st.lists(st.dictionaries(st.sampled_from([*ROW, "x"]), JSON, max_size=4), max_size=4))
 def test_nothing_in_a_row_stops_the_reading(tmp_path_factory: pytest.TempPathFactory, rows: list[object]) -> None:
     path = tmp_path_factory.mktemp("p") / "p.jsonl"
