@@ -24,6 +24,7 @@ HEAVY = {
     "git": {"agentdata.harvest.sources"},
     "pyarrow": {
         "agentdata.shards",
+        "agentdata.environments.row_files",
         "agentdata.harvest.run",
         "agentdata.harvest.check",
         "agentdata.harvest.pulls",
