@@ -1,10 +1,16 @@
 """A toy repository with a bug, its tests and its solution, for the tests of testing, grading and sweeps."""
 
+import hashlib
+import io
+import json
 import subprocess
+import tarfile
 import tempfile
 from pathlib import Path
 
 from agentdata.records import Task, TaskTests
+from sandboxes.engine import Engine
+from sandboxes.images import BuildBox
 
 FILES = {
     "pyproject.toml": '[project]\nname = "calc"\n\n[tool.pytest.ini_options]\naddopts = "-q"\n',
@@ -27,6 +33,37 @@ NEW_TESTS = {
 }
 FAIL_TO_PASS = ("tests/test_core.py::test_add", "tests/test_more.py::TestMore::test_zero")
 PASS_TO_PASS = ("tests/test_core.py::test_subtract[0]", "tests/test_core.py::test_subtract[5]")
+
+
+INSTALL = "python3 -m venv /opt/venv && /opt/venv/bin/pip install -q pytest==8.4.2"
+COMMIT = """
+chown -R 1000:1000 /testbed && cd /testbed && git config --global safe.directory '*' && git init -q && git add -A
+git -c user.name=x -c user.email=x@y commit -qm base && chown -R 1000:1000 .git
+"""
+
+
+def image(engine: Engine, base: str) -> str:
+    """An image with the toy repository at /testbed, made once for each base."""
+    digest = hashlib.sha256(json.dumps([base, INSTALL, COMMIT, FILES]).encode()).hexdigest()[:12]
+    name = f"agentdata-test/toy:{digest}"
+    if not engine.images_have(name):
+        with BuildBox(engine, base) as box:
+            box.put(_archive(), "/testbed")
+            for command in (INSTALL, COMMIT):
+                done = box.run(command)
+                assert done.status == 0, done.text
+            box.commit(name, changes=["ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin", "WORKDIR /testbed"])
+    return name
+
+
+def _archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, text in FILES.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(text.encode()), 0o644
+            archive.addfile(entry, io.BytesIO(text.encode()))
+    return buffer.getvalue()
 
 
 def diff(changes: dict[str, str | None]) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from agentdata.environments.grade import OpenSandbox, grade
+from agentdata.environments.grade import grade
 from agentdata.records import Verdict
+from sandboxes.engine import Engine
 from tests import gradetoy
 
 pytestmark = pytest.mark.docker
@@ -22,8 +23,14 @@ def pytest_runtest_makereport(item, call):
 """
 
 
+@pytest.fixture(scope="session")
+def toy(engine: Engine, base: str) -> str:
+    """The image of the toy repository."""
+    return gradetoy.image(engine, base)
+
+
 @pytest.fixture
-def judge(toy: str, open_sandbox: OpenSandbox) -> Grade:
+def judge(engine: Engine, toy: str) -> Grade:
     """Grade changed files, or a diff, as a submission to the toy's task."""
     tests = gradetoy.task_tests()
     gold = gradetoy.diff(dict(gradetoy.SOLVED))
@@ -31,7 +38,7 @@ def judge(toy: str, open_sandbox: OpenSandbox) -> Grade:
     def run(submission: dict[str, str | None] | str, timeout: float = 60, **updates: object) -> Verdict:
         text = submission if isinstance(submission, str) else gradetoy.diff(submission)
         changed = tests.model_copy(update=updates)
-        return grade(gradetoy.task(toy), changed, text, gold=gold, open_sandbox=open_sandbox, timeout=timeout)
+        return grade(gradetoy.task(toy), changed, text, gold=gold, open_sandbox=engine.open, timeout=timeout)
 
     return run
 
@@ -217,6 +224,7 @@ ATTACKS = {
         "        time.sleep(0.05)\n",
         "forged-report",
     ),
+    "everything-killed": ("import os\nos.kill(-1, 9)\n", "tests-did-not-run"),
     "tracing": (
         "import sys, threading\n"
         "def trace(frame, event, argument):\n"
