@@ -27,7 +27,6 @@ from sandboxes.protocol import CommandResult, EngineError, ImageError, Limits, S
 from sandboxes.session import ChannelClosed, Runner, ShellSession, await_ready, supervisor_command
 
 START_SECONDS = 60.0
-FILES_OPEN = 65536
 SHARED_MEMORY_BYTES = 64 << 20
 KEEPER = ["cat"]
 """The container's first command: it ends when the connection that feeds it is closed, and the container with it."""
@@ -76,7 +75,7 @@ class DockerSandbox:
             "log_config": {"Type": "none"},
             "ulimits": [
                 {"Name": name, "Soft": most, "Hard": most}
-                for name, most in (("fsize", limits.disk_bytes), ("core", 0), ("nofile", FILES_OPEN))
+                for name, most in (("fsize", limits.disk_bytes), ("core", 0))
             ],
         }
         if self._build is None:
@@ -85,12 +84,12 @@ class DockerSandbox:
             host |= {"binds": self._build.binds, "network_mode": self._build.network_mode(limits)}
         return {
             "image": self.image,
-            "entrypoint": KEEPER,
-            "command": [],
+            # An empty entrypoint takes away that of the image, and is not remembered in an image made of the container.
+            "entrypoint": [""],
+            "command": KEEPER,
             "user": "0:0",
             "stdin_open": True,
             "labels": self.engine.labels(run),
-            "healthcheck": {"test": ["NONE"]},
             "use_config_proxy": False,
             "host_config": api.create_host_config(**host),
         }

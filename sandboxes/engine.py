@@ -33,7 +33,7 @@ class Engine:
         """The client of the `docker` package."""
         self.api = self.client.api
         self._calls = threading.BoundedSemaphore(calls_at_once)
-        self._live: set[DockerSandbox] = set()
+        self._live: set["DockerSandbox"] = set()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         with self.call("asking what it has") as api:

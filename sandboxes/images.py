@@ -41,6 +41,7 @@ rm -rf /var/cache/apt/archives/*.deb /var/lib/apt/lists/* /var/log/*.log /var/lo
 rm -f /etc/resolv.conf /etc/hostname
 """
 RECIPE_LABEL = "agentdata.recipe"
+BOOTSTRAP_ATTEMPTS = 4
 BUILD_LIMITS = Limits(network=True, user="0:0", processes=4096, memory_bytes=8 << 30, disk_bytes=20 << 30, cpus=64)
 
 
@@ -179,21 +180,34 @@ def _say(line: str) -> None:
 
 
 def _bootstrap(suite: str, root: Path) -> None:
+    """Fill the directory; a mirror that fails once is asked again for what is still missing."""
+    fill = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(root)]
+    for left in reversed(range(BOOTSTRAP_ATTEMPTS)):
+        said = _said_on_failure(fill)
+        if not said:
+            break
+        if not left or "Couldn't download" not in said:
+            raise ImageError(f"Debian {suite} could not be installed: {said}. {_ADVICE}")
+    if said := _said_on_failure(["chroot", str(root), "/bin/sh", "-c", SETUP]):
+        raise ImageError(f"Debian {suite} could not be set up: {said}. {_ADVICE}")
+
+
+_ADVICE = f"Check the network and the proxy, or set {REGISTRY_VARIABLE}."
+
+
+def _said_on_failure(command: list[str]) -> str:
+    """The last lines of a command that failed; empty when it did not."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-    steps = (
-        ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", suite, str(root)],
-        ["chroot", str(root), "/bin/sh", "-c", SETUP],
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        errors="replace",
     )
-    for step in steps:
-        done = subprocess.run(
-            step, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True,
-            errors="replace",
-        )
-        if done.returncode:
-            last = " / ".join(done.stdout.strip().splitlines()[-3:])
-            raise ImageError(
-                f"{step[0]} could not make Debian {suite}: {last}. Check the network and the proxy, or set {REGISTRY_VARIABLE}."
-            )
+    return " / ".join(done.stdout.strip().splitlines()[-3:]) or f"status {done.returncode}" if done.returncode else ""
 
 
 def _import(engine: Engine, suite: str, name: str, root: Path) -> None:

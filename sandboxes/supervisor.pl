@@ -5,8 +5,8 @@
 #   F  workdir, NUL, `NAME=value` NUL ..., NUL, a command for a fresh shell
 #   R  the path of a file to read; CAP is the most that is read
 #   W  path, NUL, octal mode, NUL, content to write
-# On standard output goes `ready\n`, then one answer each, `STATUS TIMED_OUT CUT SECONDS FLAG LENGTH\n` and LENGTH bytes: the output, or
-# the content. For R and W, STATUS is an errno. FLAG `lost` says that the shell's state was lost.
+# On standard output goes `ready\n`, then one answer each, `STATUS TIMED_OUT CUT SECONDS FLAG LENGTH\n` and LENGTH bytes:
+# the output, or the content. For R and W, STATUS is an errno. FLAG `lost` says that the shell's state was lost.
 #
 # The session's shell keeps a standby: a copy of itself from before the command, which waits. When the command takes
 # longer than it may, everything it started and the shell are killed, and the standby goes on. The same happens when the
@@ -15,6 +15,7 @@ use strict;
 use warnings;
 use POSIX qw(:errno_h :fcntl_h :sys_wait_h);
 
+$0 = 'sandbox-supervisor';
 my $alone = shift @ARGV;    # true where no other process of this user is anybody else's
 my %call = ((POSIX::uname())[4] =~ /^(aarch64|arm64)/) ? (prctl => 167, clock => 113) : (prctl => 157, clock => 228);
 my ($PIPE_BYTES, $KILL_SECONDS, $STANDBY_SECONDS) = (65536, 3, 1);
@@ -119,13 +120,16 @@ sub kill_command {
 
 # --- the session's shell
 
-# One line, so that the shell counts the lines of commands from 1. 6: wakes the standby. 7: commands. 8: output. 9: status.
+# What the shell does, sent to it first, which keeps it off the list of processes. One line, so that the shell counts the
+# lines of commands from 1. Descriptors: 6 wakes the standby, 7 brings commands, 8 takes output, 9 takes status.
 my $LOOP = 'while IFS= builtin read -r -d "" -u 7 __line; do '
     . 'if [[ $__line == P ]]; then '
     . '( ( builtin trap - INT QUIT; builtin printf "P %d -\n" "$BASHPID" >&9; builtin read -r -u 6 __line'
-    . ' && builtin eval "$BASH_EXECUTION_STRING" ) & ); '
+    . ' && builtin eval "$__loop" ) & ); '
     . 'else builtin eval "${__line#C}" 0</dev/null 1>&8 2>&1 6<&- 7<&- 8>&- 9>&-; '
     . 'builtin printf "D %d %s\n" "$?" "$-" >&9; fi; done';
+
+my $START = 'IFS= builtin read -r -d "" -u 7 __loop; builtin eval "$__loop"';
 
 sub start_shell {
     my @pipes = map { pipe(my $in, my $out) or return 0; [$in, $out] } 1 .. 4;
@@ -136,12 +140,13 @@ sub start_shell {
         POSIX::dup2($null, $_) for 0 .. 2;
         place([6, $standby_pipe->[0]], [7, $command_pipe->[0]], [8, $output_pipe->[1]], [9, $status_pipe->[1]]);
         chdir $directory;
-        become($LOOP);
+        become($START);
     }
     ($main, $standby, $fresh_standby, $asked, $status_text) = ($pid, 0, 0, 0, '');
     ($to_standby, $to_shell, $shell_reads) = ($standby_pipe->[1], $command_pipe->[1], $command_pipe->[0]);
     ($output_in, $status_in) = (nonblocking($output_pipe->[0]), nonblocking($status_pipe->[0]));
     nonblocking($to_shell);
+    syswrite $to_shell, "$LOOP\0";
     return 1;
 }
 
