@@ -17,6 +17,7 @@ commands of one sandbox do to each other. With `network=True` commands reach wha
 """
 
 import contextlib
+import socket
 import threading
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +29,7 @@ from sandboxes.session import ChannelClosed, Runner, ShellSession, await_ready, 
 
 START_SECONDS = 60.0
 SHARED_MEMORY_BYTES = 64 << 20
+STANDARD_ERROR = 2
 KEEPER = ["cat"]
 """The container's first command: it ends when the connection that feeds it is closed, and the container with it."""
 
@@ -141,6 +143,7 @@ class DockerSandbox:
         except TimeoutError:
             failure = b"it did not answer"
         if failure:
+            failure = channel.complaint or failure
             channel.close()
             self.require_alive()
             raise ImageError(f"No shell starts in {self.image}, which needs bash and perl: {failure.decode(errors='replace')}.")
@@ -184,7 +187,7 @@ class DockerSandbox:
         if self.id:
             self.engine.remove(self.id)
         if self._keeper is not None:
-            self._keeper.close()
+            close_stream(self._keeper)
 
     def __enter__(self) -> Self:
         return self
@@ -202,6 +205,8 @@ class ExecChannel:
         self._stream = stream
         self._socket = getattr(stream, "_sock", stream)
         self._buffer = bytearray()
+        self.complaint = b""
+        """What the supervisor, or the engine in its place, last said on standard error."""
 
     def send(self, data: bytes) -> None:
         """Raises ChannelClosed."""
@@ -212,13 +217,17 @@ class ExecChannel:
             raise ChannelClosed from error
 
     def receive(self, seconds: float) -> bytes:
-        """The content of the next frame. Raises ChannelClosed, TimeoutError."""
-        self._fill(8, seconds)
-        length = int.from_bytes(self._buffer[4:8], "big")
-        self._fill(8 + length, seconds)
-        content = bytes(self._buffer[8 : 8 + length])
-        del self._buffer[: 8 + length]
-        return content
+        """The content of the next frame of standard output. Raises ChannelClosed, TimeoutError."""
+        while True:
+            self._fill(8, seconds)
+            kind, length = self._buffer[0], int.from_bytes(self._buffer[4:8], "big")
+            self._fill(8 + length, seconds)
+            content = bytes(self._buffer[8 : 8 + length])
+            del self._buffer[: 8 + length]
+            if kind == STANDARD_ERROR:
+                self.complaint = content[-1000:]
+            elif content:
+                return content
 
     def _fill(self, length: int, seconds: float) -> None:
         while len(self._buffer) < length:
@@ -235,9 +244,16 @@ class ExecChannel:
 
     def close(self) -> None:
         """Close the connection; the supervisor then kills what it started."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(2)
-        with contextlib.suppress(OSError):
-            self._stream.close()
-        with contextlib.suppress(OSError):
-            self._socket.close()
+        close_stream(self._stream)
+
+
+def close_stream(stream: Any) -> None:
+    """Close a hijacked connection and the response that it came out of, which keeps the socket open otherwise."""
+    connection = getattr(stream, "_sock", stream)
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    response = getattr(stream, "_response", None)
+    for part in (response, stream, connection):
+        if part is not None:
+            with contextlib.suppress(OSError):
+                part.close()

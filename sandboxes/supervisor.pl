@@ -41,6 +41,7 @@ my ($main, $standby, $fresh_standby, $asked) = (0, 0, 0, 0);
 my ($to_shell, $shell_reads, $to_standby, $status_in, $output_in, $status_text) = (undef, undef, undef, undef, undef, '');
 my ($last_status, $last_options, $directory) = (0, '', '.');
 my $between;    # what background processes print between commands
+my %doomed;     # standbys that were killed and are not gone yet
 my @drains;     # output of fresh commands that ended while others hold it open
 
 sub nonblocking { my ($handle) = @_; fcntl($handle, F_SETFL, fcntl($handle, F_GETFL, 0) | O_NONBLOCK); return $handle }
@@ -48,6 +49,7 @@ sub nonblocking { my ($handle) = @_; fcntl($handle, F_SETFL, fcntl($handle, F_GE
 sub reap {
     while ((my $pid = waitpid(-1, WNOHANG)) > 0) {
         $ended{$pid} = $? & 127 ? 128 + ($? & 127) : $? >> 8;
+        delete $doomed{$pid};
         $standby = $fresh_standby = 0 if $pid == $standby;
     }
 }
@@ -56,7 +58,8 @@ sub lives { my ($pid) = @_; return !exists $ended{$pid} && kill 0, $pid }
 
 sub readable {
     my ($handle) = @_;
-    vec(my $reads = '', fileno $handle, 1) = 1;
+    my $reads = '';
+    vec($reads, fileno $handle, 1) = 1;
     return select($reads, undef, undef, 0) > 0;
 }
 
@@ -165,7 +168,7 @@ sub become {
     # Memory that runs out is taken from commands, not from this process.
     if (open(my $score, '>', '/proc/self/oom_score_adj')) { syswrite $score, '500' }
     $SIG{$_} = 'DEFAULT' for qw(PIPE INT QUIT HUP TERM CHLD);
-    exec { 'bash' } 'bash', '--norc', '--noprofile', '-c', $script, 'bash';
+    { no warnings 'exec'; exec { 'bash' } 'bash', '--norc', '--noprofile', '-c', $script, 'bash' }
     POSIX::_exit(127);
 }
 
@@ -181,7 +184,9 @@ sub replace_shell {
     read_status();
     if ($standby && lives($standby)) {
         # What the former shell had not read yet is not for this one.
-        sysread $shell_reads, my $unread, $PIPE_BYTES while readable($shell_reads);
+        sysread($shell_reads, my $unread, $PIPE_BYTES) while readable($shell_reads);
+        # A former standby that is still dying would take the word that is meant for this one.
+        for (1 .. 1000) { last unless %doomed; select undef, undef, undef, 0.001; reap() }
         syswrite $to_standby, "\n";
         ($main, $standby, $fresh_standby, $asked) = ($standby, 0, 0, 0);
         return 1;
@@ -194,7 +199,7 @@ sub replace_shell {
 sub read_status {
     my $done;
     while (1) {
-        my $got = sysread $status_in, my $text, 4096;
+        my $got = sysread($status_in, my $text, 4096);
         last unless $got;
         $status_text .= $text;
     }
@@ -202,7 +207,7 @@ sub read_status {
         if ($1 eq 'D') { ($done, $last_options) = ($2, $3) }
         elsif (lives($2)) {
             my $newer = $2 + 0;
-            kill 'KILL', $standby if $standby;
+            $doomed{$standby} = kill 'KILL', $standby if $standby;
             ($standby, $fresh_standby, $asked) = ($newer, 1, 0);
         }
         else { $asked = 0 }
@@ -219,7 +224,7 @@ sub take {
     my ($handle, $output, $limit) = @_;
     return 0 unless $handle;
     while ($limit > 0) {
-        my $got = sysread $handle, my $text, $PIPE_BYTES;
+        my $got = sysread($handle, my $text, $PIPE_BYTES);
         return $!{EAGAIN} || $!{EINTR} unless defined $got;
         return 0 if $got == 0;
         $limit -= $got;
@@ -232,7 +237,8 @@ sub add {
     my ($output, $text) = @_;
     my $half = int($output->{cap} / 2);
     $output->{total} += length $text;
-    if ((my $room = $output->{cap} - $half - length $output->{head}) > 0) { $output->{head} .= substr $text, 0, $room, '' }
+    my $room = $output->{cap} - $half - length $output->{head};
+    $output->{head} .= substr $text, 0, $room, '' if $room > 0;
     $output->{tail} .= $text;
     substr($output->{tail}, 0, length($output->{tail}) - $half, '') if length($output->{tail}) > 2 * $half + $PIPE_BYTES;
 }
