@@ -1,11 +1,14 @@
 """A toy repository with a bug, its tests and its solution, for the tests of testing, grading and sweeps."""
 
 import hashlib
+import importlib.util
 import io
 import json
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 from agentdata.records import Task, TaskTests
@@ -35,7 +38,8 @@ FAIL_TO_PASS = ("tests/test_core.py::test_add", "tests/test_more.py::TestMore::t
 PASS_TO_PASS = ("tests/test_core.py::test_subtract[0]", "tests/test_core.py::test_subtract[5]")
 
 
-INSTALL = "python3 -m venv /opt/venv && /opt/venv/bin/pip install -q pytest==8.4.2"
+RUNNER = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
+"""What pytest needs, all of it pure Python, taken from the environment that these tests run in."""
 COMMIT = """
 chown -R 1000:1000 /testbed && cd /testbed && git config --global safe.directory '*' && git init -q && git add -A
 git -c user.name=x -c user.email=x@y commit -qm base && chown -R 1000:1000 .git
@@ -44,26 +48,37 @@ git -c user.name=x -c user.email=x@y commit -qm base && chown -R 1000:1000 .git
 
 def image(engine: Engine, base: str) -> str:
     """An image with the toy repository at /testbed, made once for each base."""
-    digest = hashlib.sha256(json.dumps([base, INSTALL, COMMIT, FILES]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([base, version("pytest"), COMMIT, FILES]).encode()).hexdigest()[:12]
     name = f"agentdata-test/toy:{digest}"
     if not engine.images_have(name):
         with BuildBox(engine, base) as box:
-            box.put(_archive(), "/testbed")
-            for command in (INSTALL, COMMIT):
-                done = box.run(command)
-                assert done.status == 0, done.text
-            box.commit(name, changes=["ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin", "WORKDIR /testbed"])
+            box.put(_archive({name: text.encode() for name, text in FILES.items()}), "/testbed")
+            box.put(_archive(dict(_runner_files())), "/usr/lib/python3/dist-packages")
+            done = box.run(COMMIT)
+            assert done.status == 0, done.text
+            box.commit(name, changes=["WORKDIR /testbed"])
     return name
 
 
-def _archive() -> bytes:
+def _archive(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, text in FILES.items():
+        for name, content in files.items():
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(text.encode()), 0o644
-            archive.addfile(entry, io.BytesIO(text.encode()))
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def _runner_files() -> Iterator[tuple[str, bytes]]:
+    for package in RUNNER:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        origin = Path(spec.origin)
+        top = origin.parent.parent if origin.name == "__init__.py" else origin.parent
+        for file in origin.parent.rglob("*.py") if origin.name == "__init__.py" else [origin]:
+            yield str(file.relative_to(top)), file.read_bytes()
 
 
 def diff(changes: dict[str, str | None]) -> str:
