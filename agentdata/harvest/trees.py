@@ -96,7 +96,10 @@ class Trees:
     def listing(self, tree: str, depth: int, prefix: bytes = b"./") -> list[bytes]:
         """Below the root, what `find . -maxdepth DEPTH -not -path '*/.*'` prints in a clean checkout, unsorted."""
         paths = []
-        for name, below in self._visible(tree):
+        visible = self._visible(tree)
+        if depth > 1:
+            self.repository.prefetch(below for _, below in visible if below and below not in self._names)
+        for name, below in visible:
             paths.append(prefix + name)
             if below and depth > 1:
                 paths += self.listing(below, depth - 1, prefix + name + b"/")
