@@ -21,8 +21,6 @@ from agentdata.errors import RunError, UsageError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Executor = Literal["local", "ray"]
-LOADED_LATER = ("pandas",)
-"""What `pyarrow` loads for its first row, where it is installed: cheaper once than in each worker."""
 
 
 def run_jobs(
@@ -73,7 +71,7 @@ def prepare(work: Callable[[Job], Result]) -> None:
     Ctrl-C is blocked meanwhile: a terminal sends it to the whole group, also to a Python just starting.
     """
     resource_tracker.ensure_running()
-    forkserver.set_forkserver_preload([work.__module__, *LOADED_LATER])
+    forkserver.set_forkserver_preload([work.__module__])
     with _uninterrupted(signal.SIGINT):
         forkserver.ensure_running()
 
