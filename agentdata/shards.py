@@ -60,11 +60,11 @@ def arrow_batch(rows: Sequence[Record], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([_member(rows, field) for field in schema], schema=schema)
 
 
-def _member(rows: Sequence[Any], field: pa.Field) -> pa.Array:
+def _member(rows: Sequence[Any], field: "pa.Field[Any]") -> "pa.Array[Any]":
     return _column(list(map(attrgetter(field.name), rows)), field.type)
 
 
-def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _column(values: Sequence[Any], kind: pa.DataType) -> "pa.Array[Any]":
     """Values that a record has checked, straight into Arrow's buffers.
 
     `pa.array` would take dictionaries, and load pandas to ask whether they are pandas' own.

@@ -2,7 +2,7 @@
 
 import re
 from functools import cache, lru_cache
-from types import ModuleType
+from typing import Any
 
 from agentdata.harvest.caches import Cache
 
@@ -35,7 +35,7 @@ def detect(text: str) -> str:
 
 
 @cache
-def _matcher() -> ModuleType:
+def _matcher() -> Any:
     import spdx_matcher
 
     # The library normalizes the same text anew for each of its hundreds of licences.
