@@ -40,7 +40,7 @@ def run_jobs(
 
 def _run_in_processes(jobs: Iterable[Job], work: Callable[[Job], Result], workers: int) -> Iterator[Result]:
     remaining = iter(jobs)
-    _start_fork_server()
+    prepare(work)
     pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_prepare_worker)
     try:
         with _uninterrupted(signal.SIGINT, signal.SIGTERM):
@@ -65,9 +65,13 @@ def _run_in_processes(jobs: Iterable[Job], work: Callable[[Job], Result], worker
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_fork_server() -> None:
-    """Start what makes workers with Ctrl-C blocked: a terminal sends it to the whole group, also to a Python just starting."""
+def prepare(work: Callable[[Job], Result]) -> None:
+    """Start what makes local workers: it loads their code once for all of them, while this process goes on.
+
+    Ctrl-C is blocked meanwhile: a terminal sends it to the whole group, also to a Python just starting.
+    """
     resource_tracker.ensure_running()
+    forkserver.set_forkserver_preload([work.__module__])
     with _uninterrupted(signal.SIGINT):
         forkserver.ensure_running()
 
