@@ -76,7 +76,7 @@ def _pip_configuration() -> dict[str, str]:
     """Options of pip's configuration files as the variables that mean the same."""
     parser = configparser.RawConfigParser()
     home = Path.home()
-    files = [
+    files: list[str | Path] = [
         "/etc/pip.conf",
         home / ".pip/pip.conf",
         home / ".config/pip/pip.conf",

@@ -21,14 +21,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sandboxes.engine import Engine
-
 from agentdata.environments.exchange import read_tasks, write_rows
 from agentdata.environments.grade import grade
 from agentdata.environments.predictions import read_all_predictions
 from agentdata.environments.swebench_rows import Triple, official_tests
 from agentdata.records import GoldPatch, Rejected, Task, TaskTests
 from agentdata.shards import read_table
+from sandboxes.engine import Engine
 from sandboxes.protocol import SandboxError
 
 BLANK = """\

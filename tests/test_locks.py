@@ -10,7 +10,7 @@ import pytest
 from agentdata.environments.declarations import Group
 from agentdata.environments.dependencies import Wishes
 from agentdata.environments.locks import Lock, UnresolvableError, compile_here, lock_id, resolve, unpinned
-from agentdata.errors import IndexUnreachable
+from agentdata.errors import IndexUnreachableError
 
 
 def wheel(folder: Path, name: str, version: str, *requires: str) -> None:
@@ -86,7 +86,9 @@ def test_what_cannot_be_resolved_goes_down_the_levels(index: Path) -> None:
     lock = resolve(wishes, "3.11", level="resolvable", compile_lock=undated)
     assert lock.dropped == ("absent",)
     assert "one==1.0\n" in lock.text
-    assert resolve(wishes, "3.11", level="own", compile_lock=undated).text == "pip==23.0\npluggy==1.2.0\npytest==7.4.0\n"
+    assert (
+        resolve(wishes, "3.11", level="own", compile_lock=undated).text == "pip==23.0\npluggy==1.2.0\npytest==7.4.0\n"
+    )
 
 
 def test_constraints_hold_as_declared(index: Path) -> None:
@@ -119,13 +121,18 @@ def test_an_index_that_does_not_answer_is_no_verdict(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("agentdata.environments.locks.WAIT", 0.01)
-    with pytest.raises(IndexUnreachable, match="does not answer"):
+    with pytest.raises(IndexUnreachableError, match="does not answer"):
         resolve(wish("one"), "3.11")
 
 
 @pytest.mark.parametrize(
     ("requirement", "expected"),
-    [("a==1", "a"), ("a[x]>=1,<2", "a[x]>=1"), ("a ~= 2 ; python_version < '3'", "a ; python_version < '3'"), ("a", "a")],
+    [
+        ("a==1", "a"),
+        ("a[x]>=1,<2", "a[x]>=1"),
+        ("a ~= 2 ; python_version < '3'", "a ; python_version < '3'"),
+        ("a", "a"),
+    ],
 )
 def test_pins_are_taken_off(requirement: str, expected: str) -> None:
     assert unpinned(requirement) == expected

@@ -3,7 +3,7 @@
 One attempt after another is made, in the order of `candidates`: for the Python that suits best the levels of
 `locks.LEVELS`, then for the others; `newest`, which lifts the limit of the date, comes last of all. What is wrong with a
 repository ends in `Rejected`, with the log of every attempt; what is wrong with this machine, the engine or the index is
-raised (SandboxError, RunError, IndexUnreachable) and says nothing about the repository.
+raised (SandboxError, RunError, IndexUnreachableError) and says nothing about the repository.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ def build_environment(
 ) -> tuple[Environment | Rejected, list[BuildAttempt]]:
     """Build the environment of a commit, or say why there is none; with every attempt that was made.
 
-    Raises SandboxError, RunError and IndexUnreachable: the environment is then owed.
+    Raises SandboxError, RunError and IndexUnreachableError: the environment is then owed.
     """
     with git.Repository(git_dir) as repository:
         try:

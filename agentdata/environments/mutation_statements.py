@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from agentdata.environments.mutation_expressions import Proposal, Propose, replace
 from agentdata.environments.diffs import Text
+from agentdata.environments.mutation_expressions import Proposal, Propose, replace
 from agentdata.environments.syntax import Scope, Site, content_of, is_passed_over, operands
 
 if TYPE_CHECKING:

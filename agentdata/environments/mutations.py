@@ -9,9 +9,9 @@ from functools import lru_cache
 from random import Random
 from typing import Literal
 
+from agentdata.environments.diffs import Replacement, Text, apply, are_apart, unified
 from agentdata.environments.mutation_expressions import EXPRESSIONS, Proposal
 from agentdata.environments.mutation_statements import STATEMENTS
-from agentdata.environments.diffs import Replacement, Text, apply, are_apart, unified
 from agentdata.environments.syntax import Module, Site, read_module
 from agentdata.errors import UsageError
 from agentdata.harvest.filters import role_of

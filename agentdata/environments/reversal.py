@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agentdata.environments.mutations import Edit, Mutation, assemble, edit_of, enclosing_symbol
 from agentdata.environments.diffs import Text, split_lines
+from agentdata.environments.mutations import Edit, Mutation, assemble, edit_of, enclosing_symbol
 from agentdata.records import Change, FileEdit, Rejected
 
 STAGE = "reversal"
