@@ -24,7 +24,8 @@ from typing import Any, Self
 
 from sandboxes.access import BuildAccess
 from sandboxes.engine import Engine
-from sandboxes.protocol import CommandResult, ImageError, Limits, SandboxError, SandboxGone
+from sandboxes.errors import ImageError, SandboxError, SandboxGone
+from sandboxes.protocol import CommandResult, Limits
 from sandboxes.session import ChannelClosed, Runner, ShellSession, await_ready, supervisor_command
 
 START_SECONDS = 60.0

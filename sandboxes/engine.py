@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.disk import DiskWatch
+from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
 from sandboxes.owners import OWNER_LABEL, RUN_LABEL, is_dead, this_owner
-from sandboxes.protocol import EngineError, ImageError, Limits, SandboxError, SandboxGone
+from sandboxes.protocol import Limits
 
 if TYPE_CHECKING:
     from sandboxes.docker import DockerSandbox

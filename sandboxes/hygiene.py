@@ -5,8 +5,8 @@ import re
 from typing import NamedTuple
 
 from sandboxes.engine import Engine
+from sandboxes.errors import SandboxError
 from sandboxes.owners import OWNER_LABEL, RUN_LABEL, is_dead
-from sandboxes.protocol import SandboxError
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 

@@ -18,7 +18,8 @@ from typing import IO, Any, Self
 from sandboxes.access import BuildAccess
 from sandboxes.docker import DockerSandbox
 from sandboxes.engine import Engine
-from sandboxes.protocol import CommandResult, ImageError, Limits, SandboxError
+from sandboxes.errors import ImageError, SandboxError
+from sandboxes.protocol import CommandResult, Limits
 
 SUITES = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie"}
 """Python version to the Debian suite that has it."""

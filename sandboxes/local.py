@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sandboxes.protocol import CommandResult, Limits, SandboxError, SandboxGone
+from sandboxes.errors import SandboxError, SandboxGone
+from sandboxes.protocol import CommandResult, Limits
 from sandboxes.session import ChannelClosed, Runner, ShellSession, await_ready, supervisor_command
 
 CLOSE_SECONDS = 10.0

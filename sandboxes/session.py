@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from sandboxes.protocol import CommandResult, SandboxError
+from sandboxes.errors import SandboxError
+from sandboxes.protocol import CommandResult
 
 GRACE_SECONDS = 15.0
 """What a supervisor gets beyond a command's time before it counts as stuck: it may need a while to kill a fork bomb."""

@@ -28,7 +28,7 @@ from agentdata.environments.swebench_rows import Triple, official_tests
 from agentdata.records import GoldPatch, Rejected, Task, TaskTests
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
-from sandboxes.protocol import SandboxError
+from sandboxes.errors import SandboxError
 
 BLANK = """\
 diff --git a/blank-prediction.txt b/blank-prediction.txt

@@ -13,7 +13,7 @@ MODULES = sorted(path for package in ("agentdata", "recipes", "sandboxes") for p
 HARVEST_KNOWS = {"records", "shards", "stages", "errors", "editor", "progress", "runs", "harvest", "__version__"}
 HEAVY = {
     "docker": {"sandboxes.engine"},
-    "swebench": {"agentdata.environments.log_parsers"},
+    "swebench": set[str](),
     "uv": {"agentdata.environments.locks"},
     "torch": set[str](),
     "vllm": set[str](),

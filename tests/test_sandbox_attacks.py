@@ -7,7 +7,8 @@ import pytest
 
 from sandboxes.docker import DockerSandbox
 from sandboxes.engine import Engine
-from sandboxes.protocol import Limits, SandboxGone
+from sandboxes.errors import SandboxGone
+from sandboxes.protocol import Limits
 
 pytestmark = pytest.mark.docker
 LIMITS = Limits(memory_bytes=256 << 20, processes=128, cpus=1, disk_bytes=64 << 20, output_bytes=64 << 10)

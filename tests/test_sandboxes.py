@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from sandboxes.engine import Engine
+from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
 from sandboxes.local import LocalSandbox
 from sandboxes.owners import OWNER_LABEL, is_dead, owner_of, this_owner
-from sandboxes.protocol import EngineError, ImageError, Limits, Sandbox, SandboxError, SandboxGone, Session
+from sandboxes.protocol import Limits, Sandbox, Session
 
 OUTPUT_BYTES = 4096
 ROOT = Path(__file__).parent.parent

@@ -47,7 +47,7 @@ def _git() -> Finding:
 
 def _engine() -> Finding:
     from sandboxes.engine import Engine
-    from sandboxes.protocol import SandboxError
+    from sandboxes.errors import SandboxError
 
     try:
         engine = Engine()

@@ -23,8 +23,8 @@ from agentdata.journal import Finished, run_journaled
 from agentdata.records import Environment, GoldPatch, Manifest, Rejected, Task, TaskTests, TestCount
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
+from sandboxes.errors import SandboxError
 from sandboxes.images import BuildBox
-from sandboxes.protocol import SandboxError
 
 BASELINES = 2
 """Runs of the whole suite on the original code: what did not pass in each breaks no task."""
