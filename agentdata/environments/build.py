@@ -21,7 +21,7 @@ from agentdata.environments.dependencies import RELEASED, Wishes, choose_pythons
 from agentdata.environments.images import BuildError, Steps
 from agentdata.environments.leaks import SearchError, find_leaks
 from agentdata.environments.locks import Level, Lock, UnresolvableError
-from agentdata.environments.plugins import find_test_files
+from agentdata.environments.plugins import find_own_tests
 from agentdata.environments.recipe import EnvironmentRecipe
 from agentdata.environments.snapshot import Snapshot, nearest_version
 from agentdata.errors import SourceError
@@ -300,7 +300,7 @@ def environment_id(repo: str, commit: str, lock_id: str, install: Sequence[str],
 
 def _smoke(steps: Steps, snapshot: Snapshot, test_command: str) -> None:
     """Collect tests of some files. Raises BuildError when most of the files cannot be collected."""
-    files = [path for path in find_test_files(snapshot) if "'" not in path]
+    files = [path for path in find_own_tests(snapshot) if "'" not in path]
     if not files:
         raise BuildError("no-tests", "the repository has no file that pytest would collect")
     stride = max(1, len(files) // SMOKE_FILES)
