@@ -283,19 +283,26 @@ def test_a_file_that_holds_no_rows_is_a_usage_error(tmp_path: Path, name: str) -
 def test_a_row_has_the_columns_of_the_field(toy: Toy) -> None:
     row = to_version_5_row(*toy.triple)
     assert set(CLASSIC_COLUMNS) | {"image", "eval_script", "log_parser", "eval_type"} | {"agentdata"} == set(row)
-    assert json.loads(row["FAIL_TO_PASS"]) == [f"{FILE}::test_add", f"{FILE}::test_add_words[x"]
+    assert json.loads(row["FAIL_TO_PASS"]) == [f"{FILE}::test_add", f"{FILE}::test_add_words[x y]"]
 
 
 def test_names_that_the_official_log_cannot_tell_apart_are_left_out_and_reported(toy: Toy, tmp_path: Path) -> None:
-    written = write_rows(tmp_path / "rows.jsonl", [toy.triple])
-    assert written.dropped == {toy.triple[0].id: (f"{FILE}::test_words[a b]", f"{FILE}::test_words[a c]")}
+    task, tests, gold = toy.triple
+    alike = (f"{FILE}::test_words[a  b]", f"{FILE}::test_words[a b]")
+    tests = tests.model_copy(update={"pass_to_pass": alike})
+    assert write_rows(tmp_path / "rows.jsonl", [(task, tests, gold)]).dropped == {task.id: alike}
+
+
+def test_a_test_that_runs_and_decides_nothing_can_take_a_name_away(toy: Toy) -> None:
+    tests = toy.triple[1].model_copy(update={"flaky": (f"{FILE}::test_words[a  b]",)})
+    assert official_tests(tests).dropped == (f"{FILE}::test_words[a b]",)
 
 
 def test_the_parser_that_keeps_fail_to_pass_is_chosen(toy: Toy) -> None:
-    names = (f"{FILE}::test[a b]", f"{FILE}::test[a c]")
+    names = (f"{FILE}::test[[3m a]", f"{FILE}::test[ a]")
     tests = toy.triple[1].model_copy(update={"fail_to_pass": names, "pass_to_pass": ()})
     official = official_tests(tests)
-    assert (official.parser, official.fail_to_pass) == (WHOLE_LINE, names)
+    assert (official.parser, official.fail_to_pass) == (FIRST_WORD, (f"{FILE}::test[[3m", f"{FILE}::test["))
 
 
 def test_a_task_without_a_name_of_its_own_is_refused(toy: Toy, tmp_path: Path) -> None:
@@ -360,11 +367,38 @@ def run_script(toy: Toy, root: Path, *, gold: bool, tests: TaskTests | None = No
 @pytest.mark.parametrize("gold", [True, False])
 def test_the_script_shows_what_the_tests_found(toy: Toy, tmp_path: Path, gold: bool) -> None:
     log = run_script(toy, tmp_path / "tree", gold=gold)
-    results = parse(FIRST_WORD, log.split(START)[1].split(END)[0])
     official = official_tests(toy.triple[1])
+    assert (official.parser, official.dropped) == (WHOLE_LINE, ())
+    results = parse(official.parser, log.split(START)[1].split(END)[0])
     assert [results[name] for name in official.fail_to_pass] == ["passed" if gold else "failed"] * 2
     assert {results[name] for name in official.pass_to_pass} == {"passed"}
     assert f"{EXIT}: 1" in log
+
+
+def test_a_failing_teardown_and_an_unexpected_pass_are_seen(toy: Toy, tmp_path: Path) -> None:
+    more = """\
+diff --git a/tests/test_more.py b/tests/test_more.py
+new file mode 100644
+--- /dev/null
++++ b/tests/test_more.py
+@@ -0,0 +1,11 @@
++import pytest
++
++@pytest.fixture
++def broken():
++    yield
++    raise ValueError("not - now")
++
++def test_torn(broken): pass
++
++@pytest.mark.xfail(reason="some - day")
++def test_early(): pass
+"""
+    files = ("tests/test_more.py",)
+    tests = toy.triple[1].model_copy(update={"test_patch": more, "test_files": files})
+    results = parse(WHOLE_LINE, run_script(toy, tmp_path / "tree", gold=False, tests=tests))
+    assert results["tests/test_more.py::test_torn"] == "error"
+    assert results["tests/test_more.py::test_early"] == "passed"
 
 
 def test_the_script_leaves_the_tests_as_they_were(toy: Toy, tmp_path: Path) -> None:
