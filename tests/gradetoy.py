@@ -48,7 +48,7 @@ git -c user.name=x -c user.email=x@y commit -qm base && chown -R 1000:1000 .git
 
 def image(engine: Engine, base: str) -> str:
     """An image with the toy repository at /testbed, made once for each base."""
-    digest = hashlib.sha256(json.dumps([base, version("pytest"), COMMIT, FILES]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([base, RUNNER, version("pytest"), COMMIT, FILES]).encode()).hexdigest()[:12]
     name = f"agentdata-test/toy:{digest}"
     if not engine.images_have(name):
         with BuildBox(engine, base) as box:

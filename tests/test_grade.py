@@ -81,8 +81,11 @@ def test_a_patch_for_other_text_does_not_apply(judge: Grade) -> None:
     assert judge(diff).reason == "patch-does-not-apply"
 
 
-def test_a_patch_with_shifted_context_applies_as_in_the_harness(judge: Grade) -> None:
-    diff = "--- a/calc/core.py\n+++ b/calc/core.py\n@@ -9,2 +9,2 @@\n def add(a, b):\n-    return a - b\n+    return a + b\n"
+def test_a_patch_that_needs_a_lenient_tool_applies_as_in_the_harness(judge: Grade) -> None:
+    diff = (
+        "--- a/calc/core.py\n+++ b/calc/core.py\n@@ -1,5 +1,5 @@\n def add(a, b):\n-    return a - b\n+    return a + b\n"
+        " \n \n def minus(a, b):\n"
+    )
     assert judge(diff).resolved
 
 
