@@ -80,18 +80,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     story = Story.model_validate(yaml.safe_load((ROOT / "recipes/demo/larder.yaml").read_text()))
     licence = next(file.text for file in story.steps[0].write if file.path == "LICENSE")
     project = '[project]\nname = "project"\nversion = "1"\n[tool.setuptools]\npy-modules = ["app"]\n'
+    test = "import app\n\n\ndef test_{}():\n    assert {}\n"
     history.commit(
         "Begin",
         {
             "app.py": numbered("first", 5),
-            "tests/test_app.py": "import app\n\n\ndef test_all():\n    assert [vars(app)[f'first_{n}'](1) for n in range(5)] == [1, 2, 3, 4, 5]\n",
+            "tests/test_app.py": test.format("all", "[app.first_0(1), app.first_1(1), app.first_2(1)] == [1, 2, 3]"),
             "pyproject.toml": project,
             "LICENSE": licence,
         },
     )
     history.branch("comma")
-    tests = "import app\n\n\ndef test_five():\n    assert app.first_5(1) == 6\n"
-    history.commit("Accept a comma", {"app.py": numbered("first", 6), "tests/test_five.py": tests})
+    added = {"app.py": numbered("first", 6), "tests/test_five.py": test.format("five", "app.first_5(1) == 6")}
+    history.commit("Accept a comma", added)
     history.switch("main")
     history.merge("comma", "Merge pull request #5 from ada/comma\n\nAccept a comma")
     tokenizer = tmp_path / "models/base/tokenizer.json"

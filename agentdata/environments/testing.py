@@ -237,7 +237,7 @@ class _Run:
 
     def prepare(self, script: str) -> CommandResult:
         """Run a script in the tree, put the canaries there, and digest what steers the tests."""
-        parts = [f"cd {self.tree} || exit 9", f"(\n{script}\n) || exit $?"]
+        parts = [f"cd {self.tree} || exit 9", f"(\n:\n{script}\n) || exit $?"]
         parts += [put(canary.path, canary.text.encode()) for canary in self.canaries]
         parts += [put(path, content) for path, content in self.shipped.items()]
         parts += ["echo == digests", self._digesting(f"$(git ls-files -- {shlex.join(STEERING)} 2>/dev/null)")]
