@@ -9,7 +9,7 @@ import typer
 from agentdata import __version__
 from agentdata.cli import doctor, harvest, look, sandbox
 from agentdata.errors import AgentdataError, UsageError
-from sandboxes.protocol import SandboxError
+from sandboxes.errors import SandboxError
 
 app = typer.Typer(
     help="Turn repository histories and real tool runs into mid-training data for software-engineering agents.",
