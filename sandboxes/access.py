@@ -76,14 +76,11 @@ def _pip_configuration() -> dict[str, str]:
     """Options of pip's configuration files as the variables that mean the same."""
     parser = configparser.RawConfigParser()
     home = Path.home()
-    files: list[str | Path] = [
-        "/etc/pip.conf",
-        home / ".pip/pip.conf",
-        home / ".config/pip/pip.conf",
-        os.environ.get("PIP_CONFIG_FILE", ""),
-    ]
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    files = [Path("/etc/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf"]
+    files += [Path(named)] if named else []
     try:
-        parser.read([file for file in files if file], encoding="utf-8")
+        parser.read(files, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):
         return {}
     found: dict[str, str] = {}

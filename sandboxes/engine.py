@@ -120,7 +120,10 @@ class Engine:
         try:
             with self.call("reading events") as api:
                 now = time.time()
-                events = list(api.events(since=now - 3600, until=now, filters={"container": container}, decode=True))
+                stream = api.events(since=now - 3600, until=now, filters={"container": container}, decode=True)
+                events = list(stream)
+                # Read to its end, the stream still holds its connection.
+                stream._response.close()
         except SandboxError:
             return "and the engine does not answer"
         actions = {event.get("Action", "") for event in events}

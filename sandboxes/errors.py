@@ -1,6 +1,8 @@
-"""How sandboxes fail. A command that fails is a result; these say that its outcome is unknown.
+"""How sandboxes fail.
 
-SandboxError             the sandbox or its engine failed; try again in a new one
+A command that fails is a result. A sandbox that fails is an exception:
+
+SandboxError             the sandbox or its engine failed; the command's outcome is unknown, so try again in a new one
 ├── EngineError          the engine does not answer, is not permitted, or refuses: says what to do
 ├── ImageError           an image is missing, or cannot be built
 └── SandboxGone          the container or process died while it was used (out of memory, killed, engine restarted)
@@ -19,5 +21,5 @@ class ImageError(SandboxError):
     """An image is missing or cannot be built."""
 
 
-class SandboxGone(SandboxError):  # noqa: N818 - the sandbox is gone, and nothing is wrong with it
+class SandboxGone(SandboxError):  # noqa: N818
     """The sandbox died while it was used."""

@@ -1,9 +1,22 @@
-"""What every sandbox can do, whatever runs it."""
+"""What every sandbox can do, whatever runs it; how sandboxes fail is in `sandboxes.errors`."""
 
 from types import TracebackType
 from typing import Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
+
+from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
+
+__all__ = [
+    "CommandResult",
+    "EngineError",
+    "ImageError",
+    "Limits",
+    "Sandbox",
+    "SandboxError",
+    "SandboxGone",
+    "Session",
+]
 
 
 class Limits(BaseModel):

@@ -27,7 +27,8 @@ def test_fork_bomb(box: DockerSandbox) -> None:
     done = session.run("ls / >/dev/null && echo $kept", timeout=30)
     if done.status:
         done = session.run("ls / >/dev/null && echo $kept", timeout=30)
-    assert done.text.endswith("1\n")
+    # The bomb may still complain in between.
+    assert "1" in done.text.splitlines()
 
 
 def test_fork_bomb_in_a_fresh_shell(box: DockerSandbox) -> None:

@@ -108,7 +108,9 @@ def find_own_tests(snapshot: Snapshot) -> list[str]:
     """Test files without those of examples and documentation, which need more than the project; of `testpaths` if set."""
     stated = re.search(r"^testpaths = (.*(?:\n(?![\w-]+ = ).*)*)", configuration(snapshot), re.MULTILINE)
     folders = re.findall(r"[\w./-]+", stated[1]) if stated else []
-    files = [path for path in find_test_files(snapshot) if not re.match(r"(examples?|docs?|bench\w*|perf\w*|tools)/", path)]
+    files = [
+        path for path in find_test_files(snapshot) if not re.match(r"(examples?|docs?|bench\w*|perf\w*|tools)/", path)
+    ]
     within = [path for path in files if any(path == it or path.startswith(f"{it.strip('./')}/") for it in folders)]
     return within or files
 
