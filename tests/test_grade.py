@@ -225,7 +225,7 @@ ATTACKS = {
         "        try:\n            open(path, 'w').write('<testsuite/>')\n"
         "        except OSError:\n            pass\n"
         "        time.sleep(0.05)\n",
-        "forged-report",
+        "forged-report, tests-did-not-run",
     ),
     "everything-killed": ("import os\nos.kill(-1, 9)\n", "tests-did-not-run, forged-report"),
     "tracing": (
