@@ -21,6 +21,7 @@ CALLS_AT_ONCE = 8
 """Calls to the engine that run at the same time; it gets slower, not faster, with more."""
 CALL_SECONDS = 120
 CONNECTIONS = 256
+HTTP_NOT_FOUND = 404
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 
@@ -65,18 +66,11 @@ class Engine:
         with self._calls:
             try:
                 yield self.api
-            except docker.errors.ImageNotFound as error:
-                raise ImageError(
-                    f"There is no image {image or 'of that name'}: build it first ({_said(error)})."
-                ) from error
-            except docker.errors.NotFound as error:
-                if image and "image" in str(error).lower():
-                    raise ImageError(f"There is no image {image}: build it first ({_said(error)}).") from error
-                raise SandboxGone(
-                    f"The container is gone while {doing}: {_said(error)}. Start again in a new one."
-                ) from error
             except docker.errors.APIError as error:
-                raise _refused(doing, error) from error
+                if error.response is not None:
+                    # An answer that was meant to become a stream keeps its connection.
+                    error.response.close()
+                raise _refused(doing, error, image) from error
             except (requests.exceptions.RequestException, docker.errors.DockerException, OSError) as error:
                 raise _unreachable(self.host, error, doing) from error
 
@@ -211,8 +205,12 @@ def _unreachable(host: str, error: Exception, doing: str) -> EngineError:
     )
 
 
-def _refused(doing: str, error: Any) -> EngineError:
+def _refused(doing: str, error: Any, image: str) -> SandboxError:
     text = _said(error)
+    if error.status_code == HTTP_NOT_FOUND:
+        if image and "image" in text.lower():
+            return ImageError(f"There is no image {image}: build it first ({text}).")
+        return SandboxGone(f"The container is gone while {doing}: {text}. Start again in a new one.")
     if "no space left" in text:
         return EngineError(
             f"The Docker engine has no space left while {doing}: run `agentdata sandbox gc --max-disk 50GB`."

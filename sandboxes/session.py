@@ -134,7 +134,8 @@ class ShellSession:
                 answer = ask(channel, "S", body, timeout=timeout, cap=self._box.output_bytes)
             except (ChannelClosed, TimeoutError) as error:
                 self._channel = None
-                return _supervisor_lost(self._box, channel, error, "", timeout)
+                lost, self._channel = _supervisor_lost(self._box, channel, error, self._workdir, "", timeout)
+                return lost
             return answer.result(_LOST if answer.lost else b"")
 
     def close(self) -> None:
@@ -149,14 +150,20 @@ class ShellSession:
 _LOST = b"\n[the shell was lost and a new one started: variables and functions are gone]\n"
 
 
-def _supervisor_lost(box: Box, channel: Channel, error: Exception, user: str, timeout: float) -> CommandResult:
-    """What a command comes to that killed or stopped its own supervisor."""
+def _supervisor_lost(
+    box: Box, channel: Channel, error: Exception, workdir: str, user: str, timeout: float
+) -> tuple[CommandResult, Channel]:
+    """What a command comes to that killed or stopped its own supervisor, and a new supervisor.
+
+    Only a new one proves that it was not the sandbox that died. Raises SandboxGone when it was.
+    """
     channel.close()
-    box.require_alive()
     if isinstance(error, TimeoutError):
         box.kill_all(user)
-        return CommandResult(status=TIMED_OUT, output=_LOST, seconds=timeout, timed_out=True)
-    return CommandResult(status=KILLED, output=_LOST, seconds=0.0)
+        result = CommandResult(status=TIMED_OUT, output=_LOST, seconds=timeout, timed_out=True)
+    else:
+        result = CommandResult(status=KILLED, output=_LOST, seconds=0.0)
+    return result, box.open_channel(workdir, user)
 
 
 class Runner:
@@ -177,7 +184,9 @@ class Runner:
         try:
             answer = ask(channel, "F", body, timeout=timeout, cap=self._box.output_bytes)
         except (ChannelClosed, TimeoutError) as error:
-            return _supervisor_lost(self._box, channel, error, user, timeout)
+            lost, channel = _supervisor_lost(self._box, channel, error, "", user, timeout)
+            self._give_back(user, channel)
+            return lost
         except BaseException:
             channel.close()
             raise
