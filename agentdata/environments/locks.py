@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from agentdata.environments.declarations import name_of
-from agentdata.environments.dependencies import Wishes
+from agentdata.environments.dependencies import RELEASED, Wishes
 from agentdata.errors import IndexUnreachableError, UsageError
 from agentdata.records import Record
 
@@ -27,7 +27,7 @@ LEVELS: dict[Level, str] = {
     "excused": "everything; of packages without a version of that time, one from later",
     "unpinned": "the requirements of tests and build without their exact versions",
     "resolvable": "those requirements of the tests that can be resolved together",
-    "newer-runner": "as before, with pytest and what it needs from later, where the old ones do not run on this Python",
+    "newer-runner": "as before, with pytest and what it needs from the first year of this Python, where older fail",
     "own": "what the project itself requires, its build, and pytest",
     "newest": "what can be resolved without the limit of the date",
 }
@@ -46,15 +46,12 @@ RUNNER = (
         "wcwidth",
     ),
     *(
-        "atomicwrites",
         "importlib-metadata",
         "zipp",
         "attrs",
         "six",
         "pygments",
         "typing-extensions",
-        "pip",
-        "setuptools",
     ),
 )
 WITHOUT_LIMIT = "2200-01-01T00:00:00Z"
@@ -157,7 +154,7 @@ def resolve(
         own = [unpinned(it) if name_of(it) in build and it not in wishes.run else it for it in own]
         tests = [unpinned(requirement) for requirement in tests]
         if level == "newer-runner":
-            solver.excuse(RUNNER)
+            solver.excuse(RUNNER, until=_first_year(python, until or wishes.until))
         text, dropped = (solver.solve([*own, *tests]), []) if level == "unpinned" else solver.solve_most(own, tests)
     return Lock(
         python=python,
@@ -167,6 +164,12 @@ def resolve(
         dropped=tuple(dropped),
         excused=tuple(solver.excused),
     )
+
+
+def _first_year(python: str, until: str) -> str:
+    """The end of a Python's first year, or the date itself where that is later."""
+    released = RELEASED.get(python, "")
+    return max(until, f"{int(released[:4]) + 1}{released[4:]}T00:00:00Z") if released else until
 
 
 def unpinned(requirement: str) -> str:
@@ -200,11 +203,11 @@ class _Solver:
             *(("--no-emit-package", self.project) if self.project else ()),
         ]
 
-    def excuse(self, packages: Iterable[str]) -> None:
-        """Lift the limit of the date from packages."""
+    def excuse(self, packages: Iterable[str], *, until: str = WITHOUT_LIMIT) -> None:
+        """Move the limit of the date for packages."""
         for package in packages:
             self.excused.append(package)
-            self.arguments += ["--exclude-newer-package", f"{package}={WITHOUT_LIMIT}"]
+            self.arguments += ["--exclude-newer-package", f"{package}={until}"]
 
     def solve(self, requirements: Iterable[str], constraints: Sequence[str] = ()) -> str:
         """Lines of a lock. Raises UnresolvableError and IndexUnreachableError."""
