@@ -8,9 +8,11 @@ import pytest
 
 from agentdata.environments.build import build_environment, candidates, rebuild
 from agentdata.environments.dependencies import Wishes
+from agentdata.environments.images import archive
 from agentdata.environments.recipe import EnvironmentRecipe
 from agentdata.records import Environment, Rejected
 from sandboxes.engine import Engine
+from sandboxes.images import BuildBox
 from sandboxes.protocol import Limits
 from tests.histories import History
 
@@ -85,8 +87,8 @@ def test_root_applies_patches_and_checks_out_as_the_official_harness_does(
     engine: Engine, environment: Environment
 ) -> None:
     patch = "--- a/note.txt\n+++ b/note.txt\n@@ -1 +1 @@\n-$Format:%H$\n+changed\n"
-    with engine.open(environment.image, limits=Limits(user="0:0")) as sandbox:
-        sandbox.write("/root/it.diff", patch.encode())
+    with BuildBox(engine, environment.image) as box:  # Its root may do everything, as in the harness's own containers.
+        box.put(archive({"it.diff": patch}), "/root")
         script = f"""
 set -e
 source /opt/miniconda3/bin/activate
@@ -97,7 +99,7 @@ git checkout {environment.commit} note.txt
 git status --porcelain
 python -m pytest -q -p no:cacheprovider tests
 """
-        done = sandbox.run(script)
+        done = box.run(script)
     assert done.status == 0, done.text
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agentdata.environments.dependencies import Wishes
-from agentdata.environments.locks import UNREACHABLE, Lock, index_unreachable, uv_program
+from agentdata.environments.locks import UNREACHABLE, WITHOUT_LIMIT, Lock, first_year, index_unreachable, uv_program
 from agentdata.environments.snapshot import Snapshot, pack
 from agentdata.errors import RunError
 from agentdata.harvest import git
@@ -150,7 +150,13 @@ def lock_image(
 def _install_lock(lock: Lock, until: str) -> str:
     words = ["/opt/agentdata/uv", "pip", "install", "--python", "/opt/venv/bin/python", "--no-deps", "--no-cache"]
     words += ["--compile-bytecode", "--link-mode", "copy", "-r", "/opt/agentdata/lock.txt"]
-    words += ["--no-build"] if not lock.builds else ["--exclude-newer", until] if until and not lock.excused else []
+    if not lock.builds:
+        words += ["--no-build"]
+    elif until and lock.level != "newest":
+        # What builds a package must run on this Python; what is pinned although it came later must be found.
+        words += ["--exclude-newer", first_year(lock.python, until)]
+        later = [package for package in lock.excused if package != "setuptools"]
+        words += [f"--exclude-newer-package={package}={WITHOUT_LIMIT}" for package in later]
     return " ".join(words)
 
 

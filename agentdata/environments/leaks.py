@@ -39,7 +39,8 @@ everywhere /testbed/.git \( -name .git -o -name '*.pack' -o -name '*.bundle' \)
 everywhere /testbed/.git -type d -path '*/objects/pack'
 echo '== caches'
 find /root/.cache /home/*/.cache /var/cache/pip /var/cache/uv -type f 2>/dev/null | head -20
-everywhere /testbed -type f \( -name '*.whl' -o -name '*.egg' \)
+echo '== packed'
+everywhere /testbed \( -name '*.whl' -o -name '*.egg' -o -name '*.tar.gz' -o -name '*.zip' \)
 echo '== installed'
 everywhere /testbed/.git \( -name '*.dist-info' -o -name '*.egg-info' \)
 echo '== editable'
@@ -84,7 +85,8 @@ def find_leaks(
         *(f"{path}: not a part of an object store that git reads" for path in found["store"]),
         *(f"{path}: left behind in .git" for path in found["files"]),
         *(f"{path}: another repository or pack of objects" for path in found["repositories"]),
-        *(f"{path}: a cached or packed distribution" for path in found["caches"]),
+        *(f"{path}: a cached download" for path in found["caches"]),
+        *(f"{path}: the project packed" for path in found["packed"] if _is_of(path, name_of(project))),
         *_distributions(found["installed"], found["editable"], name_of(project)),
         *_copies(found["copies"], modules[:2], dated=dated),
     ]
@@ -124,15 +126,19 @@ def _references(found: dict[str, list[str]], commit: str) -> list[str]:
     ]
 
 
+def _is_of(path: str, project: str) -> bool:
+    """Whether a distribution or its metadata is named like the project."""
+    return bool(project) and name_of(re.sub(r"-\d.*", "", path.rsplit("/", 1)[-1]).rsplit(".", 1)[0]) == project
+
+
 def _distributions(paths: Sequence[str], editable: Sequence[str], project: str) -> list[str]:
     """Metadata of the project anywhere but in its tree and in the installation that points to its tree."""
     own = {path.rsplit("/", 1)[0] for path in editable}
-    leaks = []
-    for path in paths:
-        name = re.sub(r"-\d.*", "", path.rsplit("/", 1)[-1].rsplit(".", 1)[0])
-        if project and name_of(name) == project and path not in own and not path.startswith("/testbed/"):
-            leaks.append(f"{path}: the project installed apart from its tree")
-    return leaks
+    return [
+        f"{path}: the project installed apart from its tree"
+        for path in paths
+        if _is_of(path, project) and path not in own and not path.startswith("/testbed/")
+    ]
 
 
 def _copies(paths: Sequence[str], modules: Sequence[str], *, dated: bool) -> list[str]:

@@ -55,6 +55,8 @@ RUNNER = (
     ),
 )
 WITHOUT_LIMIT = "2200-01-01T00:00:00Z"
+SETUPTOOLS_AS_ASKED = "2019-02-06"
+"""Before this day there was no setuptools as new as what the installer asks for to build a project that names none."""
 GONE = re.compile(r"`([\w.-]+)` was filtered by `exclude-newer`|no versions of ([\w.-]+)")
 SECONDS = 300.0
 TRIES = 3
@@ -141,6 +143,8 @@ def resolve(
     Raises UnresolvableError, and IndexUnreachableError when the index does not answer three times.
     """
     solver = _Solver(wishes, python, "" if level == "newest" else until or wishes.until, compile_lock)
+    if compile_lock is not compile_here and (until or wishes.until) < SETUPTOOLS_AS_ASKED:
+        solver.excuse(["setuptools"], until=first_year(python, until or wishes.until))
     solver.excuses = level not in ("as-declared", "newest")
     own = [*wishes.run, *wishes.build, *TOOLS, *extra]
     tests = [requirement for group in wishes.tests for requirement in group.requirements]
@@ -154,7 +158,7 @@ def resolve(
         own = [unpinned(it) if name_of(it) in build and it not in wishes.run else it for it in own]
         tests = [unpinned(requirement) for requirement in tests]
         if level == "newer-runner":
-            solver.excuse(RUNNER, until=_first_year(python, until or wishes.until))
+            solver.excuse(RUNNER, until=first_year(python, until or wishes.until))
         text, dropped = (solver.solve([*own, *tests]), []) if level == "unpinned" else solver.solve_most(own, tests)
     return Lock(
         python=python,
@@ -166,7 +170,7 @@ def resolve(
     )
 
 
-def _first_year(python: str, until: str) -> str:
+def first_year(python: str, until: str) -> str:
     """The end of a Python's first year, or the date itself where that is later."""
     released = RELEASED.get(python, "")
     return max(until, f"{int(released[:4]) + 1}{released[4:]}T00:00:00Z") if released else until
