@@ -178,7 +178,7 @@ def _undeclared(build: _Build, reason: str) -> str:
     if reason not in ("import-failed", "collect-failed"):
         return ""
     known = {*build.undeclared, *build.refused, *build.wishes.modules}
-    for module in MISSING_MODULE.findall(build.attempts[-1].log):
+    for module in map(str, MISSING_MODULE.findall(build.attempts[-1].log)):
         package = MODULES.get(module, module.replace("_", "-"))
         if module not in known and package not in known and len(build.undeclared) < MOST_UNDECLARED:
             return package
