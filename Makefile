@@ -5,6 +5,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ARGS ?=
 REPOS ?=
+BENCH ?= harvest
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench
@@ -14,7 +15,7 @@ help:
 	@echo "make test             run the tests"
 	@echo "make check            formatting, lint, types, and the tests with those of the documentation"
 	@echo "make format           format and sort imports"
-	@echo "make bench REPOS=...  time a harvest of your own clones"
+	@echo "make bench REPOS=...  time a harvest of your own clones; BENCH=mutations, sandboxes or harness time the others"
 
 demo: $(READY)
 	@$(VENV)/bin/agentdata demo $(ARGS)
@@ -33,7 +34,7 @@ format: $(READY)
 	@$(VENV)/bin/ruff format
 
 bench: $(READY)
-	@$(PYTHON) -m tests.bench_harvest $(ARGS) $(REPOS)
+	@$(PYTHON) -m tests.bench_$(BENCH) $(ARGS) $(REPOS)
 
 $(READY): pyproject.toml
 	@git version 2>/dev/null | awk '{ split($$3, v, "."); new = v[1] > 2 || (v[1] == 2 && v[2] >= 34) } END { exit !new }' \

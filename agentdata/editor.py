@@ -5,10 +5,14 @@ real rollouts share one distribution. Two differences keep edits byte-exact: tab
 occur exactly once with overlapping occurrences counted too.
 """
 
+from operator import add
+
 from agentdata.errors import AgentdataError
 
 ROOT = "/testbed"
 SNIPPET_LINES = 4
+_MARGINS: list[str] = []
+"""What stands before each line, by its number."""
 SILENT = "Your command ran successfully and did not produce any output."
 
 
@@ -18,7 +22,10 @@ class EditError(AgentdataError):
 
 def numbered(lines: list[str], first: int) -> str:
     """Lines as `cat -n` prints them, counted from `first`."""
-    return "\n".join(f"{number:6}\t{line}" for number, line in enumerate(lines, first))
+    past = first + len(lines)
+    while len(_MARGINS) < past:
+        _MARGINS.append(f"{len(_MARGINS):6}\t")
+    return "\n".join(map(add, _MARGINS[first:past], lines))
 
 
 def view(path: str, lines: list[str], first: int = 1) -> str:

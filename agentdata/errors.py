@@ -4,7 +4,7 @@ AgentdataError
 ├── UsageError       an option, recipe, file list or run directory cannot be used (exit status 2)
 ├── RunError         the run as a whole cannot go on: disk full, directory locked (exit status 1)
 ├── OwedError        one job failed for no fault of its own, as when an engine is gone: it is done again later
-│   └── IndexUnreachable  the package index does not answer
+│   └── IndexUnreachableError  the package index does not answer
 └── SourceError      one repository cannot be harvested; the others go on (exit status 1 at the end)
     └── ObjectError  one object of a repository is missing or corrupt; the change that needs it is rejected
 """
@@ -32,7 +32,7 @@ class OwedError(AgentdataError):
         self.final = final
 
 
-class IndexUnreachable(OwedError):  # noqa: N818 - named as SandboxGone is
+class IndexUnreachableError(OwedError):
     """The package index does not answer, which says nothing about what was asked of it."""
 
 

@@ -6,11 +6,12 @@ Jobs run in threads, since what they wait for runs elsewhere: in sandboxes, on a
 
 import json
 import os
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -141,7 +142,8 @@ def _work_through(
     given_up = 0
     remaining = iter(jobs)
     with _Threads(max(1, workers)) as pool:
-        running = {pool.submit(_tried, work, job): job for job in islice(remaining, workers)}
+        tried = partial(_tried, work, pool.stopped)
+        running = {pool.submit(tried, job): job for job in islice(remaining, workers)}
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
@@ -155,7 +157,7 @@ def _work_through(
                     _append(journal, job.key, outcome)
                     progress.advance(1, **{name: count for name, count in outcome.counts.items() if "/" not in name})
             if given_up < MOST_OWED:
-                running |= {pool.submit(_tried, work, job): job for job in islice(remaining, len(done))}
+                running |= {pool.submit(tried, job): job for job in islice(remaining, len(done))}
     return faults
 
 
@@ -166,24 +168,29 @@ def _append(journal: Journal, key: str, finished: Finished) -> None:
         raise explain_os_error(error, f"writing {journal.path}") from error
 
 
-def _tried(work: Callable[[Job], Finished], job: Job) -> Finished | OwedError:
+def _tried(work: Callable[[Job], Finished], stopped: threading.Event, job: Job) -> Finished | OwedError:
     """A job's outcome, or the fault that remains after every try."""
     for seconds in (*BACK_OFF, None):
         try:
             return work(job)
         except OwedError as error:
-            if seconds is None or error.final:
+            if seconds is None or error.final or stopped.wait(seconds):
                 return error
-            time.sleep(seconds)
     raise AssertionError
 
 
 class _Threads(ThreadPoolExecutor):
-    """Threads that are not waited for with further jobs once the block ends with an error."""
+    """Threads that take no further job, and try none again, once the block ends with an error."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self.stopped = threading.Event()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is not None:
+            self.stopped.set()
         self.shutdown(wait=error is None, cancel_futures=error is not None)
 
 

@@ -11,9 +11,12 @@ import json
 import os
 import platform
 import typing
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Sized
 from functools import cache
+from itertools import accumulate, chain
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
@@ -29,6 +32,7 @@ RecordType = TypeVar("RecordType", bound=Record)
 
 BATCH_ROWS = 32
 GROUP_BYTES = 8 << 20
+NUMBERS = {pa.int64(): "q", pa.float64(): "d"}
 SCALARS: dict[type, pa.DataType] = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -51,6 +55,38 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     return SCALARS[annotation]
 
 
+def arrow_batch(rows: Sequence[Record], schema: pa.Schema) -> pa.RecordBatch:
+    """Records as Arrow columns."""
+    return pa.RecordBatch.from_arrays([_member(rows, field) for field in schema], schema=schema)
+
+
+def _member(rows: Sequence[Any], field: "pa.Field[Any]") -> "pa.Array[Any]":
+    return _column(list(map(attrgetter(field.name), rows)), field.type)
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> "pa.Array[Any]":
+    """Values that a record has checked, straight into Arrow's buffers.
+
+    `pa.array` would take dictionaries, and load pandas to ask whether they are pandas' own.
+    """
+    size = len(values)
+    if pa.types.is_struct(kind):
+        return pa.Array.from_buffers(kind, size, [None], children=[_member(values, field) for field in kind])
+    if pa.types.is_list(kind):
+        items = _column(list(chain.from_iterable(values)), kind.value_type)
+        return pa.Array.from_buffers(kind, size, [None, _offsets(values)], children=[items])
+    if pa.types.is_string(kind):
+        texts = [value.encode() for value in values]
+        return pa.Array.from_buffers(kind, size, [None, _offsets(texts), pa.py_buffer(b"".join(texts))])
+    if pa.types.is_boolean(kind):
+        return pa.Array.from_buffers(pa.uint8(), size, [None, pa.py_buffer(bytes(values))]).cast(kind)
+    return pa.Array.from_buffers(kind, size, [None, pa.py_buffer(array(NUMBERS[kind], values))])
+
+
+def _offsets(values: Sequence[Sized]) -> pa.Buffer:
+    return pa.py_buffer(array("i", accumulate(map(len, values), initial=0)))
+
+
 class ShardWriter:
     """An open shard: rows are buffered to row groups of about 8 MB of Arrow memory and compressed with zstd-3."""
 
@@ -58,7 +94,7 @@ class ShardWriter:
         self.path = path
         self.schema = arrow_schema(record)
         self.rows = 0
-        self._pending: list[dict[str, Any]] = []
+        self._pending: list[Record] = []
         self._batches: list[pa.RecordBatch] = []
         self._bytes = 0
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +110,7 @@ class ShardWriter:
         )
 
     def write(self, row: Record) -> None:
-        self._pending.append(row.model_dump())
+        self._pending.append(row)
         self.rows += 1
         if len(self._pending) >= BATCH_ROWS:
             self._convert()
@@ -82,7 +118,7 @@ class ShardWriter:
     def _convert(self) -> None:
         if not self._pending:
             return
-        batch = pa.RecordBatch.from_pylist(self._pending, schema=self.schema)
+        batch = arrow_batch(self._pending, self.schema)
         self._pending = []
         self._batches.append(batch)
         self._bytes += batch.nbytes

@@ -7,13 +7,13 @@ executor's matter: a job that is finished is not handed in again.
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import connection, forkserver, get_context, parent_process, resource_tracker
+from multiprocessing.synchronize import Barrier
 from typing import Literal, TypeVar
 
 from agentdata.errors import RunError, UsageError
@@ -40,12 +40,15 @@ def run_jobs(
 
 def _run_in_processes(jobs: Iterable[Job], work: Callable[[Job], Result], workers: int) -> Iterator[Result]:
     remaining = iter(jobs)
-    _start_fork_server()
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_prepare_worker)
+    prepare(work)
+    context = get_context("forkserver")
+    together = context.Barrier(workers)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(together,))
     try:
         with _uninterrupted(signal.SIGINT, signal.SIGTERM):
-            # All workers start here: an interrupted start leaves one that complains about what is gone.
-            wait([pool.submit(time.sleep, 0.1) for _ in range(workers)])
+            # All workers start here, since none works before all have come: an interrupted start leaves one that
+            # complains about what is gone.
+            wait([pool.submit(os.getpid) for _ in range(workers)])
             running = {pool.submit(work, job) for job in islice(remaining, 2 * workers)}
         while running:
             finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -65,25 +68,41 @@ def _run_in_processes(jobs: Iterable[Job], work: Callable[[Job], Result], worker
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_fork_server() -> None:
-    """Start what makes workers with Ctrl-C blocked: a terminal sends it to the whole group, also to a Python just starting."""
+def prepare(work: Callable[[Job], Result]) -> None:
+    """Start what makes local workers: it loads their code once for all of them, while this process goes on.
+
+    Ctrl-C is blocked meanwhile: a terminal sends it to the whole group, also to a Python just starting.
+    """
     resource_tracker.ensure_running()
+    forkserver.set_forkserver_preload([work.__module__])
     with _uninterrupted(signal.SIGINT):
         forkserver.ensure_running()
 
 
 @contextmanager
 def _uninterrupted(*numbers: signal.Signals) -> Iterator[None]:
-    """Hold signals back: a pool that is stopped while it starts a process or a thread cannot be shut down."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    """Hold signals back: a pool that is stopped while it starts a process or a thread cannot be shut down.
+
+    The mask is for the processes that start now. It does not hold back what a thread of some library receives, so that
+    the handlers are held back too; they run in the main thread alone.
+    """
+    held: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for received in held[:1]:
+            signal.raise_signal(received)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, and end when the parent is gone, however it went."""
+def _prepare_worker(together: Barrier) -> None:
+    """Leave Ctrl-C to the parent, end when the parent is gone, however it went, and wait for the other workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
@@ -93,6 +112,7 @@ def _prepare_worker() -> None:
             os._exit(1)
 
         threading.Thread(target=follow_parent, daemon=True).start()
+    together.wait()
 
 
 def _run_on_ray(jobs: Iterable[Job], work: Callable[[Job], Result], workers: int) -> Iterator[Result]:

@@ -13,7 +13,14 @@ from typing import NamedTuple, Self
 from sandboxes.protocol import Limits
 
 MOUNTED = "/dev/build-access"
-CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
+CA_VARIABLES = (
+    "SSL_CERT_FILE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "NODE_EXTRA_CA_CERTS",
+)
 CA_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 PASSED = re.compile(r"(?i)(https?|ftp|all|no)_proxy|(PIP|UV)_\w+")
 ABOUT_THE_HOST = re.compile(
@@ -69,16 +76,21 @@ def _pip_configuration() -> dict[str, str]:
     """Options of pip's configuration files as the variables that mean the same."""
     parser = configparser.RawConfigParser()
     home = Path.home()
-    files = ["/etc/pip.conf", home / ".pip/pip.conf", home / ".config/pip/pip.conf", os.environ.get("PIP_CONFIG_FILE", "")]
+    named = os.environ.get("PIP_CONFIG_FILE", "")
+    files = [Path("/etc/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf"]
+    files += [Path(named)] if named else []
     try:
-        parser.read([file for file in files if file], encoding="utf-8")
+        parser.read(files, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):
         return {}
     found: dict[str, str] = {}
     for section in ("global", "install"):
         if parser.has_section(section):
             options = {name.lower().replace("_", "-"): value for name, value in parser.items(section)}
-            found |= {f"PIP_{name.upper().replace('-', '_')}": " ".join(options[name].split()) for name in options.keys() & PIP_OPTIONS}
+            found |= {
+                f"PIP_{name.upper().replace('-', '_')}": " ".join(options[name].split())
+                for name in options.keys() & PIP_OPTIONS
+            }
     return found
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from sandboxes.protocol import SandboxError
+from sandboxes.errors import SandboxError
 
 if TYPE_CHECKING:
     from sandboxes.engine import Engine

@@ -19,15 +19,19 @@ commands of one sandbox do to each other. With `network=True` commands reach wha
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Any, Self
 
 from sandboxes.access import BuildAccess
 from sandboxes.engine import Engine
-from sandboxes.protocol import CommandResult, EngineError, ImageError, Limits, SandboxError, SandboxGone
+from sandboxes.errors import ImageError, SandboxError, SandboxGone
+from sandboxes.protocol import CommandResult, Limits
 from sandboxes.session import ChannelClosed, Runner, ShellSession, await_ready, supervisor_command
 
 START_SECONDS = 60.0
+DYING_SECONDS = 3.0
+"""How long the engine may still say that a container runs whose processes were killed."""
 SHARED_MEMORY_BYTES = 64 << 20
 STANDARD_ERROR = 2
 KEEPER = ["cat"]
@@ -76,8 +80,7 @@ class DockerSandbox:
             "auto_remove": True,
             "log_config": {"Type": "none"},
             "ulimits": [
-                {"Name": name, "Soft": most, "Hard": most}
-                for name, most in (("fsize", limits.disk_bytes), ("core", 0))
+                {"Name": name, "Soft": most, "Hard": most} for name, most in (("fsize", limits.disk_bytes), ("core", 0))
             ],
         }
         if self._build is None:
@@ -136,7 +139,7 @@ class DockerSandbox:
                 )
                 channel = ExecChannel(api.exec_start(made["Id"], socket=True))
         except SandboxError:
-            self.require_alive()
+            self.require_alive(DYING_SECONDS)
             raise
         try:
             failure = await_ready(channel, START_SECONDS)
@@ -145,8 +148,10 @@ class DockerSandbox:
         if failure:
             failure = channel.complaint or failure
             channel.close()
-            self.require_alive()
-            raise ImageError(f"No shell starts in {self.image}, which needs bash and perl: {failure.decode(errors='replace')}.")
+            self.require_alive(DYING_SECONDS)
+            raise ImageError(
+                f"No shell starts in {self.image}, which needs bash and perl: {failure.decode(errors='replace')}."
+            )
         return channel
 
     def kill_all(self, user: str) -> None:
@@ -164,13 +169,15 @@ class DockerSandbox:
         with contextlib.suppress(SandboxError), self.engine.call("stopping a container") as api:
             api.kill(self.id)
 
-    def require_alive(self) -> None:
-        """Raises SandboxGone with the reason when the container does not run any more."""
+    def require_alive(self, seconds: float = 0.0) -> None:
+        """Raises SandboxGone with the reason when the container does not run any more, or ends in so many seconds."""
         if self._closed:
             raise SandboxGone("The sandbox was closed: open a new one.")
-        with contextlib.suppress(EngineError), self.engine.call("looking at a container") as api:
-            if api.inspect_container(self.id)["State"]["Running"] and not self.stopped_for:
+        until = time.monotonic() + seconds
+        while not self.stopped_for and self.engine.running(self.id):
+            if time.monotonic() >= until:
                 return
+            time.sleep(0.1)
         reason = self.stopped_for or self.engine.why_gone(self.id)
         raise SandboxGone(f"The sandbox of {self.image} is gone, {reason}. Start again in a new one.")
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.disk import DiskWatch
+from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
 from sandboxes.owners import OWNER_LABEL, RUN_LABEL, is_dead, this_owner
-from sandboxes.protocol import EngineError, ImageError, Limits, SandboxError, SandboxGone
+from sandboxes.protocol import Limits
 
 if TYPE_CHECKING:
     from sandboxes.docker import DockerSandbox
@@ -20,20 +21,21 @@ CALLS_AT_ONCE = 8
 """Calls to the engine that run at the same time; it gets slower, not faster, with more."""
 CALL_SECONDS = 120
 CONNECTIONS = 256
+HTTP_NOT_FOUND = 404
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 
 class Engine:
     """A Docker engine. Removes containers whose owner is dead when it is opened, and its own when the process exits."""
 
-    def __init__(self, host: str = "", *, calls_at_once: int = CALLS_AT_ONCE) -> None:
+    def __init__(self, host: str = "", *, calls_at_once: int = CALLS_AT_ONCE, reap: bool = True) -> None:
         """Connect to `host`, by default to `DOCKER_HOST` or Docker's usual socket. Raises EngineError."""
         self.host = host or os.environ.get("DOCKER_HOST", "") or DEFAULT_HOST
         self.client = _connect(self.host)
         """The client of the `docker` package."""
         self.api = self.client.api
         self._calls = threading.BoundedSemaphore(calls_at_once)
-        self._live: set["DockerSandbox"] = set()
+        self._live: set[DockerSandbox] = set()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         with self.call("asking what it has") as api:
@@ -41,7 +43,8 @@ class Engine:
         self.cpus = float(about["NCPU"])
         self.root = str(about.get("DockerRootDir", ""))
         self.watch = DiskWatch(self)
-        self.reap()
+        if reap:
+            self.reap()
         _at_exit(self)
 
     def open(self, image: str, *, limits: Limits | None = None, run: str = "") -> "DockerSandbox":
@@ -63,14 +66,11 @@ class Engine:
         with self._calls:
             try:
                 yield self.api
-            except docker.errors.ImageNotFound as error:
-                raise ImageError(f"There is no image {image or 'of that name'}: build it first ({_said(error)}).") from error
-            except docker.errors.NotFound as error:
-                if image and "image" in str(error).lower():
-                    raise ImageError(f"There is no image {image}: build it first ({_said(error)}).") from error
-                raise SandboxGone(f"The container is gone while {doing}: {_said(error)}. Start again in a new one.") from error
             except docker.errors.APIError as error:
-                raise _refused(doing, error) from error
+                if error.response is not None:
+                    # An answer that was meant to become a stream keeps its connection.
+                    error.response.close()
+                raise _refused(doing, error, image) from error
             except (requests.exceptions.RequestException, docker.errors.DockerException, OSError) as error:
                 raise _unreachable(self.host, error, doing) from error
 
@@ -87,6 +87,14 @@ class Engine:
         """Remove a container, running or not; nothing happens when it is gone. An engine that is gone took it along."""
         with contextlib.suppress(SandboxGone, EngineError), self.call("removing a container") as api:
             api.remove_container(container, force=True, v=True)
+
+    def running(self, container: str) -> bool:
+        """Whether a container runs."""
+        try:
+            with self.call("looking at a container") as api:
+                return bool(api.inspect_container(container)["State"]["Running"])
+        except SandboxGone:
+            return False
 
     def containers(self) -> list[dict[str, Any]]:
         """Every container that some process made through this package, running or not."""
@@ -106,9 +114,10 @@ class Engine:
         try:
             with self.call("reading events") as api:
                 now = time.time()
-                events = list(
-                    api.events(since=now - 3600, until=now, filters={"container": container}, decode=True)
-                )
+                stream = api.events(since=now - 3600, until=now, filters={"container": container}, decode=True)
+                events = list(stream)
+                # Read to its end, the stream still holds its connection.
+                stream._response.close()
         except SandboxError:
             return "and the engine does not answer"
         actions = {event.get("Action", "") for event in events}
@@ -134,13 +143,17 @@ class Engine:
         with self._lock:
             return list(self._live)
 
+    def close_all(self) -> None:
+        """Close every sandbox that is open."""
+        for sandbox in self.live():
+            sandbox.close()
+
     def close(self) -> None:
         """Close every sandbox and the connection. A forked child leaves those of its parent alone."""
         if os.getpid() != self._pid:
             return
         self.watch.end()
-        for sandbox in self.live():
-            sandbox.close()
+        self.close_all()
         self.client.close()
 
 
@@ -192,10 +205,16 @@ def _unreachable(host: str, error: Exception, doing: str) -> EngineError:
     )
 
 
-def _refused(doing: str, error: Any) -> EngineError:
+def _refused(doing: str, error: Any, image: str) -> SandboxError:
     text = _said(error)
+    if error.status_code == HTTP_NOT_FOUND:
+        if image and "image" in text.lower():
+            return ImageError(f"There is no image {image}: build it first ({text}).")
+        return SandboxGone(f"The container is gone while {doing}: {text}. Start again in a new one.")
     if "no space left" in text:
-        return EngineError(f"The Docker engine has no space left while {doing}: run `agentdata sandbox gc --max-disk 50GB`.")
+        return EngineError(
+            f"The Docker engine has no space left while {doing}: run `agentdata sandbox gc --max-disk 50GB`."
+        )
     return EngineError(f"The Docker engine refused while {doing}: {text}.")
 
 

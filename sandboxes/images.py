@@ -18,14 +18,15 @@ from typing import IO, Any, Self
 from sandboxes.access import BuildAccess
 from sandboxes.docker import DockerSandbox
 from sandboxes.engine import Engine
-from sandboxes.protocol import CommandResult, ImageError, Limits, SandboxError
+from sandboxes.errors import ImageError, SandboxError
+from sandboxes.protocol import CommandResult, Limits
 
 SUITES = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie"}
 """Python version to the Debian suite that has it."""
-PACKAGES = (
-    "build-essential ca-certificates git libffi-dev locales netbase patch pkg-config procps"
-    " python3 python3-dev python3-venv tzdata unzip xz-utils"
-).split()
+PACKAGES = [
+    *("build-essential", "ca-certificates", "git", "libffi-dev", "locales", "netbase", "patch", "pkg-config", "procps"),
+    *("python3", "python3-dev", "python3-venv", "tzdata", "unzip", "xz-utils"),
+]
 """What test suites of pure-Python projects expect of a machine, beside Debian's essential packages."""
 REGISTRY_VARIABLE = "AGENTDATA_BASE_IMAGE"
 """Environment variable with an image to pull instead, such as `mirror.example/python:{python}-bookworm`."""
@@ -85,7 +86,9 @@ class BuildBox:
         with self._engine.call(f"committing {name}", image=self._sandbox.image) as api:
             before = api.inspect_image(self._sandbox.image)["Config"] or {}
             lines = _restored(before) + _labels({**self._engine.labels(self._run), **(labels or {})}) + (changes or [])
-            made = api.commit(self._sandbox.id, repository=repository or name, tag=tag if repository else None, changes=lines)
+            made = api.commit(
+                self._sandbox.id, repository=repository or name, tag=tag if repository else None, changes=lines
+            )
             return str(made["Id"])
 
     def close(self) -> None:
@@ -163,9 +166,13 @@ def _only_builder(name: str) -> Iterator[None]:
 def _build(engine: Engine, suite: str, name: str) -> None:
     """Debian's packages to a directory, the directory to an image."""
     if not shutil.which("debootstrap"):
-        raise ImageError(f"{name} cannot be built without debootstrap: apt-get install debootstrap, or set {REGISTRY_VARIABLE}.")
+        raise ImageError(
+            f"{name} cannot be built without debootstrap: apt-get install debootstrap, or set {REGISTRY_VARIABLE}."
+        )
     if os.geteuid() != 0:
-        raise ImageError(f"{name} can only be built as root, once: run this once with sudo, or set {REGISTRY_VARIABLE}.")
+        raise ImageError(
+            f"{name} can only be built as root, once: run this once with sudo, or set {REGISTRY_VARIABLE}."
+        )
     began = time.monotonic()
     _say(f"Building {name} from Debian's packages; this takes a minute or two.")
     with tempfile.TemporaryDirectory(prefix="agentdata-base-") as directory:
@@ -216,7 +223,15 @@ def _import(engine: Engine, suite: str, name: str, root: Path) -> None:
     labels = {**engine.labels(""), RECIPE_LABEL: suite}
     changes = [f"ENV {key}={value}" for key, value in ENVIRONMENT.items()]
     changes += ['CMD ["/bin/bash"]', *_labels(labels)]
-    command = ["tar", "-C", str(root), "--numeric-owner", "--exclude=./dev/*", "--exclude=./proc/*", "--exclude=./sys/*"]
+    command = [
+        "tar",
+        "-C",
+        str(root),
+        "--numeric-owner",
+        "--exclude=./dev/*",
+        "--exclude=./proc/*",
+        "--exclude=./sys/*",
+    ]
     with (
         subprocess.Popen([*command, "-c", "."], stdout=subprocess.PIPE) as packing,
         engine.call(f"importing {name}") as api,

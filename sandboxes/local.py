@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sandboxes.protocol import CommandResult, Limits, SandboxError, SandboxGone
+from sandboxes.errors import SandboxError, SandboxGone
+from sandboxes.protocol import CommandResult, Limits
 from sandboxes.session import ChannelClosed, Runner, ShellSession, await_ready, supervisor_command
 
 CLOSE_SECONDS = 10.0
@@ -46,7 +47,7 @@ class LocalSandbox:
         *,
         timeout: float = 120,
         workdir: str = "",
-        user: str = "",
+        user: str = "",  # noqa: ARG002
         environment: dict[str, str] | None = None,
     ) -> CommandResult:
         """Run a command in a fresh shell. `user` is ignored: there is only the caller."""
@@ -66,7 +67,7 @@ class LocalSandbox:
             raise PermissionError(f"{path} leads out of the sandbox's directory {self.directory}.")
         return str(real)
 
-    def open_channel(self, workdir: str, user: str) -> "PipeChannel":
+    def open_channel(self, workdir: str, user: str) -> "PipeChannel":  # noqa: ARG002
         """Start a supervisor."""
         self.require_alive()
         channel = PipeChannel(self.directory / workdir)

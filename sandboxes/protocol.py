@@ -1,33 +1,22 @@
-"""What every sandbox can do, whatever runs it, and how its failures are told apart.
-
-A command that fails is a result. A sandbox that fails is an exception:
-
-SandboxError             the sandbox or its engine failed; the command's outcome is unknown, so try again in a new one
-├── EngineError          the engine does not answer, is not permitted, or refuses: says what to do
-├── ImageError           an image is missing, or cannot be built
-└── SandboxGone          the container or process died while it was used (out of memory, killed, engine restarted)
-"""
+"""What every sandbox can do, whatever runs it; how sandboxes fail is in `sandboxes.errors`."""
 
 from types import TracebackType
 from typing import Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
 
-class SandboxError(Exception):
-    """The sandbox failed, not what ran in it. The text is one sentence with the remedy."""
-
-
-class EngineError(SandboxError):
-    """The engine does not answer, does not permit it, or refuses."""
-
-
-class ImageError(SandboxError):
-    """An image is missing or cannot be built."""
-
-
-class SandboxGone(SandboxError):
-    """The sandbox died while it was used."""
+__all__ = [
+    "CommandResult",
+    "EngineError",
+    "ImageError",
+    "Limits",
+    "Sandbox",
+    "SandboxError",
+    "SandboxGone",
+    "Session",
+]
 
 
 class Limits(BaseModel):

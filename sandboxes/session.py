@@ -6,11 +6,11 @@ session, or each in a fresh shell. A round trip costs a fraction of a millisecon
 
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from sandboxes.protocol import CommandResult, SandboxError, SandboxGone
+from sandboxes.errors import SandboxError
+from sandboxes.protocol import CommandResult
 
 GRACE_SECONDS = 15.0
 """What a supervisor gets beyond a command's time before it counts as stuck: it may need a while to kill a fork bomb."""
@@ -21,7 +21,7 @@ TIMED_OUT = 124
 KILLED = 137
 
 
-class ChannelClosed(Exception):
+class ChannelClosed(Exception):  # noqa: N818
     """The supervisor is gone: it, or the whole sandbox, was killed."""
 
 
@@ -134,7 +134,8 @@ class ShellSession:
                 answer = ask(channel, "S", body, timeout=timeout, cap=self._box.output_bytes)
             except (ChannelClosed, TimeoutError) as error:
                 self._channel = None
-                return _supervisor_lost(self._box, channel, error, "", timeout)
+                lost, self._channel = _supervisor_lost(self._box, channel, error, self._workdir, "", timeout)
+                return lost
             return answer.result(_LOST if answer.lost else b"")
 
     def close(self) -> None:
@@ -149,14 +150,20 @@ class ShellSession:
 _LOST = b"\n[the shell was lost and a new one started: variables and functions are gone]\n"
 
 
-def _supervisor_lost(box: Box, channel: Channel, error: Exception, user: str, timeout: float) -> CommandResult:
-    """What a command comes to that killed or stopped its own supervisor."""
+def _supervisor_lost(
+    box: Box, channel: Channel, error: Exception, workdir: str, user: str, timeout: float
+) -> tuple[CommandResult, Channel]:
+    """What a command comes to that killed or stopped its own supervisor, and a new supervisor.
+
+    Only a new one proves that it was not the sandbox that died. Raises SandboxGone when it was.
+    """
     channel.close()
-    box.require_alive()
     if isinstance(error, TimeoutError):
         box.kill_all(user)
-        return CommandResult(status=TIMED_OUT, output=_LOST, seconds=timeout, timed_out=True)
-    return CommandResult(status=KILLED, output=_LOST, seconds=0.0)
+        result = CommandResult(status=TIMED_OUT, output=_LOST, seconds=timeout, timed_out=True)
+    else:
+        result = CommandResult(status=KILLED, output=_LOST, seconds=0.0)
+    return result, box.open_channel(workdir, user)
 
 
 class Runner:
@@ -177,7 +184,9 @@ class Runner:
         try:
             answer = ask(channel, "F", body, timeout=timeout, cap=self._box.output_bytes)
         except (ChannelClosed, TimeoutError) as error:
-            return _supervisor_lost(self._box, channel, error, user, timeout)
+            lost, channel = _supervisor_lost(self._box, channel, error, "", user, timeout)
+            self._give_back(user, channel)
+            return lost
         except BaseException:
             channel.close()
             raise
@@ -199,7 +208,9 @@ class Runner:
         except (ChannelClosed, TimeoutError) as error:
             channel.close()
             self._box.require_alive()
-            raise SandboxError(f"{path} could not be reached: the sandbox's supervisor was killed. Try again.") from error
+            raise SandboxError(
+                f"{path} could not be reached: the sandbox's supervisor was killed. Try again."
+            ) from error
         except BaseException:
             channel.close()
             raise

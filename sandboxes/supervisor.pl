@@ -18,7 +18,7 @@ use POSIX qw(:errno_h :fcntl_h :sys_wait_h);
 $0 = 'sandbox-supervisor';
 my $alone = shift @ARGV;    # true where no other process of this user is anybody else's
 my %call = ((POSIX::uname())[4] =~ /^(aarch64|arm64)/) ? (prctl => 167, clock => 113) : (prctl => 157, clock => 228);
-my ($PIPE_BYTES, $KILL_SECONDS, $STANDBY_SECONDS) = (65536, 3, 1);
+my ($PIPE_BYTES, $KILL_SECONDS, $STANDBY_SECONDS, $FORK_SECONDS) = (65536, 3, 1, 4);
 my ($SET_DUMPABLE, $SET_SUBREAPER, $BOOTTIME) = (4, 36, 7);
 
 sub now {
@@ -37,7 +37,9 @@ $SIG{PIPE} = 'IGNORE';
 $SIG{$_} = 'IGNORE' for qw(INT QUIT HUP TERM);
 $SIG{CHLD} = sub { };
 my %ended;      # pid => exit status, of children that were waited for
-my ($main, $standby, $fresh_standby, $asked) = (0, 0, 0, 0);
+my ($main, $standby) = (0, 0);
+# The shell's states are numbered: the present one, that which the standby has, and that which one was asked for last.
+my ($state, $kept, $asked) = (1, 0, 0);
 my ($to_shell, $shell_reads, $to_standby, $status_in, $output_in, $status_text) = (undef, undef, undef, undef, undef, '');
 my ($last_status, $last_options, $directory) = (0, '', '.');
 my $between;    # what background processes print between commands
@@ -50,7 +52,7 @@ sub reap {
     while ((my $pid = waitpid(-1, WNOHANG)) > 0) {
         $ended{$pid} = $? & 127 ? 128 + ($? & 127) : $? >> 8;
         delete $doomed{$pid};
-        $standby = $fresh_standby = 0 if $pid == $standby;
+        ($standby, $kept) = (0, 0) if $pid == $standby;
     }
 }
 
@@ -126,8 +128,8 @@ sub kill_command {
 # What the shell does, sent to it first, which keeps it off the list of processes. One line, so that the shell counts the
 # lines of commands from 1. Descriptors: 6 wakes the standby, 7 brings commands, 8 takes output, 9 takes status.
 my $LOOP = 'while IFS= builtin read -r -d "" -u 7 __line; do '
-    . 'if [[ $__line == P ]]; then '
-    . '( ( builtin trap - INT QUIT; builtin printf "P %d -\n" "$BASHPID" >&9; builtin read -r -u 6 __line'
+    . 'if [[ $__line == P* ]]; then '
+    . '( ( builtin trap - INT QUIT; builtin printf "P %d %s\n" "$BASHPID" "${__line#P}" >&9; builtin read -r -u 6 __line'
     . ' && builtin eval "$__loop" ) & ); '
     . 'else builtin eval "${__line#C}" 0</dev/null 1>&8 2>&1 6<&- 7<&- 8>&- 9>&-; '
     . 'builtin printf "D %d %s\n" "$?" "$-" >&9; fi; done';
@@ -145,7 +147,7 @@ sub start_shell {
         chdir $directory;
         become($START);
     }
-    ($main, $standby, $fresh_standby, $asked, $status_text) = ($pid, 0, 0, 0, '');
+    ($main, $standby, $kept, $asked, $status_text) = ($pid, 0, 0, 0, '');
     ($to_standby, $to_shell, $shell_reads) = ($standby_pipe->[1], $command_pipe->[1], $command_pipe->[0]);
     ($output_in, $status_in) = (nonblocking($output_pipe->[0]), nonblocking($status_pipe->[0]));
     nonblocking($to_shell);
@@ -173,8 +175,19 @@ sub become {
 }
 
 sub ask_for_standby {
-    return if $fresh_standby || $asked || !$main;
-    $asked = 1 if defined syswrite $to_shell, "P\0";
+    return if $asked == $state || !$main;
+    $asked = $state if defined syswrite $to_shell, "P$state\0";
+}
+
+# The shell makes the standby before it reads the command, so the command need not wait for word of it; what ends the
+# command must.
+sub await_standby {
+    my ($seconds) = @_;
+    my $until = now() + $seconds;
+    while ($kept != $state && $asked == $state && now() < $until) {
+        wait_for($until, undef, $status_in);
+        read_status();
+    }
 }
 
 # The shell is gone: the standby goes on, or a new one is started. True when its state is kept.
@@ -188,14 +201,14 @@ sub replace_shell {
         # A former standby that is still dying would take the word that is meant for this one.
         for (1 .. 1000) { last unless %doomed; select undef, undef, undef, 0.001; reap() }
         syswrite $to_standby, "\n";
-        ($main, $standby, $fresh_standby, $asked) = ($standby, 0, 0, 0);
+        ($main, $standby, $kept, $asked) = ($standby, 0, 0, 0);
         return 1;
     }
     start_shell();
     return 0;
 }
 
-# Lines that the shell wrote: `P pid` of a new standby, `D status options` of a command that is done.
+# Lines that the shell wrote: `P pid state` of a new standby, `D status options` of a command that is done.
 sub read_status {
     my $done;
     while (1) {
@@ -205,14 +218,18 @@ sub read_status {
     }
     while ($status_text =~ s/^([PD]) (\d+) (\S*)\n//) {
         if ($1 eq 'D') { ($done, $last_options) = ($2, $3) }
-        elsif (lives($2)) {
-            my $newer = $2 + 0;
-            $doomed{$standby} = kill 'KILL', $standby if $standby;
-            ($standby, $fresh_standby, $asked) = ($newer, 1, 0);
-        }
-        else { $asked = 0 }
+        else { keep($2 + 0, $3) }
     }
     return $done;
+}
+
+# A standby says that it is there. It may say so late, when there is already a newer one.
+sub keep {
+    my ($pid, $number) = @_;
+    return unless lives($pid);
+    my $older = $number > $kept ? $standby : $pid;
+    $doomed{$older} = kill 'KILL', $older if $older;
+    ($standby, $kept) = ($pid, $number) if $number > $kept;
 }
 
 # --- output
@@ -294,23 +311,27 @@ sub run_in_session {
     while (!defined $status) {
         start_shell() unless $main;
         ask_for_standby();
-        my $sending = $main && ($fresh_standby || $sent) && $sent < length $text;
+        my $sending = $main && $asked == $state && $sent < length $text;
         wait_for($until, $sending ? $to_shell : undef, $output_in, $status_in);
         take($output_in, $output, 16 * $PIPE_BYTES);
         last if defined($status = read_status());
         $sent += syswrite($to_shell, $text, $PIPE_BYTES, $sent) // 0 if $sending;
         if (exists $ended{$main}) {
-            $status = $ended{$main} if $sent || $tries++ > 2;
+            await_standby($STANDBY_SECONDS) if $sent;
+            # Without a new standby the shell had ended before it came to the command.
+            if ($kept == $state || $tries++ > 2) { $status = $ended{$main} }
+            else { $sent = 0 }
             take($output_in, $output, 2 * $PIPE_BYTES);
             $flag = 'lost' unless replace_shell();
         }
         elsif (now() >= $until) {
             ($timed_out, $status) = (1, 124);
+            await_standby($STANDBY_SECONDS);
             kill_command($main, $began);
             take($output_in, $output, 2 * $PIPE_BYTES);
             $flag = 'lost' unless replace_shell();
         }
-        elsif (!$sent && !$cleared && now() > $began + $STANDBY_SECONDS) {
+        elsif ($kept != $state && !$cleared && now() > $began + $FORK_SECONDS) {
             # No process can be started: what earlier commands left behind must go.
             $cleared = 1;
             kill_where(sub { $_[0] != $main && $_[0] != $standby }, $KILL_SECONDS);
@@ -320,7 +341,7 @@ sub run_in_session {
     take($output_in, $output, 2 * $PIPE_BYTES);
     $last_status = $status;
     $directory = readlink("/proc/$main/cwd") // $directory;
-    $fresh_standby = 0;
+    $state++;
     my ($cut, $body) = finish($output);
     answer($status, $timed_out, $cut, now() - $began, $flag, $body);
     ask_for_standby();

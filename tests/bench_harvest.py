@@ -116,6 +116,7 @@ def parse_floor(texts: str) -> Figures:
 def write_floor(run: str, out: str) -> Figures:
     """All rows of all tables, from Python objects to Parquet."""
     spent = 0.0
+    pa.array([])  # Loads pandas where it is installed, which is not writing.
     for path in sorted(Path(run).glob("*/*.parquet")):
         table = pq.read_table(path)
         rows, schema = table.to_pylist(), table.schema

@@ -19,8 +19,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from agentdata.environments.mutations import Mutation, candidates, is_mutable
 from agentdata.environments.diffs import apply
+from agentdata.environments.mutations import Mutation, candidates, is_mutable
 from agentdata.harvest.git import Repository
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandboxes.engine import Engine
-from sandboxes.protocol import EngineError
+from sandboxes.errors import EngineError
 from tests.histories import History
 
 

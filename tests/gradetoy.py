@@ -1,10 +1,19 @@
 """A toy repository with a bug, its tests and its solution, for the tests of testing, grading and sweeps."""
 
+import hashlib
+import importlib.util
+import io
+import json
 import subprocess
+import tarfile
 import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 from agentdata.records import Task, TaskTests
+from sandboxes.engine import Engine
+from sandboxes.images import BuildBox
 
 FILES = {
     "pyproject.toml": '[project]\nname = "calc"\n\n[tool.pytest.ini_options]\naddopts = "-q"\n',
@@ -27,6 +36,49 @@ NEW_TESTS = {
 }
 FAIL_TO_PASS = ("tests/test_core.py::test_add", "tests/test_more.py::TestMore::test_zero")
 PASS_TO_PASS = ("tests/test_core.py::test_subtract[0]", "tests/test_core.py::test_subtract[5]")
+
+
+RUNNER = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
+"""What pytest needs, all of it pure Python, taken from the environment that these tests run in."""
+COMMIT = """
+chown -R 1000:1000 /testbed && cd /testbed && git config --global safe.directory '*' && git init -q && git add -A
+git -c user.name=x -c user.email=x@y commit -qm base && chown -R 1000:1000 .git
+"""
+
+
+def image(engine: Engine, base: str) -> str:
+    """An image with the toy repository at /testbed, made once for each base."""
+    digest = hashlib.sha256(json.dumps([base, RUNNER, version("pytest"), COMMIT, FILES]).encode()).hexdigest()[:12]
+    name = f"agentdata-test/toy:{digest}"
+    if not engine.images_have(name):
+        with BuildBox(engine, base) as box:
+            box.put(_archive({name: text.encode() for name, text in FILES.items()}), "/testbed")
+            box.put(_archive(dict(_runner_files())), "/usr/lib/python3/dist-packages")
+            done = box.run(COMMIT)
+            assert done.status == 0, done.text
+            box.commit(name, changes=["WORKDIR /testbed"])
+    return name
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _runner_files() -> Iterator[tuple[str, bytes]]:
+    for package in RUNNER:
+        spec = importlib.util.find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        origin = Path(spec.origin)
+        top = origin.parent.parent if origin.name == "__init__.py" else origin.parent
+        for file in origin.parent.rglob("*.py") if origin.name == "__init__.py" else [origin]:
+            yield str(file.relative_to(top)), file.read_bytes()
 
 
 def diff(changes: dict[str, str | None]) -> str:

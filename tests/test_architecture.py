@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted(path for package in ("agentdata", "recipes") for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(path for package in ("agentdata", "recipes", "sandboxes") for path in (ROOT / package).rglob("*.py"))
 HARVEST_KNOWS = {"records", "shards", "stages", "errors", "editor", "progress", "runs", "harvest", "__version__"}
 HEAVY = {
-    "docker": set[str](),
+    "docker": {"sandboxes.engine"},
+    "swebench": set[str](),
+    "uv": {"agentdata.environments.locks"},
     "torch": set[str](),
     "vllm": set[str](),
     "datasets": set[str](),
@@ -24,6 +26,7 @@ HEAVY = {
     "git": {"agentdata.harvest.sources"},
     "pyarrow": {
         "agentdata.shards",
+        "agentdata.environments.row_files",
         "agentdata.harvest.run",
         "agentdata.harvest.check",
         "agentdata.harvest.pulls",
@@ -51,13 +54,15 @@ def test_imports_go_one_way(path: Path) -> None:
     name = name_of(path)
     for imported in imports(path):
         package, *inner = imported.split(".")
+        if name.startswith("sandboxes"):
+            assert package not in ("agentdata", "recipes")
         if name.startswith("agentdata") and not name.startswith("agentdata.cli"):
             assert package != "recipes"
             assert inner[:1] != ["cli"] or package != "agentdata"
         if name.startswith("agentdata.harvest") and package == "agentdata":
             assert inner[0] in HARVEST_KNOWS
         if name.count(".") == 1 and name.startswith("agentdata.") and package == "agentdata":
-            assert inner[:1] != ["harvest"]
+            assert inner[0] not in ("harvest", "environments")
 
 
 @pytest.mark.parametrize("package", HEAVY)

@@ -111,8 +111,17 @@ build-backend = "poetry.core.masonry.api"
 
 @pytest.mark.parametrize(
     ("spec", "requirement"),
-    [("^0.2.3", "a>=0.2.3,<0.3"), ("^0.0.3", "a>=0.0.3,<0.0.4"), ("~1.2.3", "a>=1.2.3,<1.3"), ("~1", "a>=1,<2")]
-    + [("1.2.*", "a==1.2.*"), ("*", "a"), (">=1,<2", "a>=1,<2"), ("^1 || ^2", "a>=2,<3"), ({"git": "x"}, "a")],
+    [
+        ("^0.2.3", "a>=0.2.3,<0.3"),
+        ("^0.0.3", "a>=0.0.3,<0.0.4"),
+        ("~1.2.3", "a>=1.2.3,<1.3"),
+        ("~1", "a>=1,<2"),
+        ("1.2.*", "a==1.2.*"),
+        ("*", "a"),
+        (">=1,<2", "a>=1,<2"),
+        ("^1 || ^2", "a>=2,<3"),
+        ({"git": "x"}, "a"),
+    ],
 )
 def test_poetry_ranges(spec: object, requirement: str) -> None:
     assert poetry_requirement("a", spec) == requirement
@@ -296,8 +305,11 @@ def test_the_project_is_never_among_its_own_requirements(read: Reader) -> None:
 
 @pytest.mark.parametrize(
     ("line", "requirement"),
-    [("click >= 7  # why", "click>=7"), ("click==7 --hash=sha256:00 \\", "click==7"), ("--index-url x", ""), ("", "")]
-    + [
+    [
+        ("click >= 7  # why", "click>=7"),
+        ("click==7 --hash=sha256:00 \\", "click==7"),
+        ("--index-url x", ""),
+        ("", ""),
         ("git+https://host/x.git#egg=name", "name"),
         ("name @ https://host/x.zip", "name"),
         ("./local", ""),
@@ -310,8 +322,16 @@ def test_a_line_of_a_requirements_file(line: str, requirement: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("tests", "test"), ("requirements/testing.txt", "test"), ("dev", "develop"), ("requirements-dev.txt", "develop")]
-    + [("docs", "extra"), ("latest", "extra"), ("typing", "extra"), ("contest", "extra")],
+    [
+        ("tests", "test"),
+        ("requirements/testing.txt", "test"),
+        ("dev", "develop"),
+        ("requirements-dev.txt", "develop"),
+        ("docs", "extra"),
+        ("latest", "extra"),
+        ("typing", "extra"),
+        ("contest", "extra"),
+    ],
 )
 def test_names_of_groups(name: str, kind: str) -> None:
     assert kind_of(name) == kind

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from agentdata.cli.demo import Story
 from agentdata.cli.main import app
-from agentdata.records import Change
+from agentdata.records import Change, Task, Verdict
 from agentdata.shards import read_table
+from sandboxes.engine import Engine
 from tests.histories import History, numbered
 
 ROOT = Path(__file__).parent.parent
@@ -78,9 +79,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     history = History(tmp_path / "src/project")
     story = Story.model_validate(yaml.safe_load((ROOT / "recipes/demo/larder.yaml").read_text()))
     licence = next(file.text for file in story.steps[0].write if file.path == "LICENSE")
-    history.commit("Begin", {"app.py": numbered("first", 5), "LICENSE": licence})
+    project = '[project]\nname = "project"\nversion = "1"\n[tool.setuptools]\npy-modules = ["app"]\n'
+    test = "import app\n\n\ndef test_{}():\n    assert {}\n"
+    history.commit(
+        "Begin",
+        {
+            "app.py": numbered("first", 5),
+            "tests/test_app.py": test.format("all", "[app.first_0(1), app.first_1(1), app.first_2(1)] == [1, 2, 3]"),
+            "pyproject.toml": project,
+            "LICENSE": licence,
+        },
+    )
     history.branch("comma")
-    history.commit("Accept a comma", {"app.py": numbered("first", 6)})
+    added = {"app.py": numbered("first", 6), "tests/test_five.py": test.format("five", "app.first_5(1) == 6")}
+    history.commit("Accept a comma", added)
     history.switch("main")
     history.merge("comma", "Merge pull request #5 from ada/comma\n\nAccept a comma")
     tokenizer = tmp_path / "models/base/tokenizer.json"
@@ -95,14 +107,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_commands_of_the_readme_run(home: Path) -> None:
-    lines = spoken_commands(README)
-    assert len(lines) > 10
+def run_commands(lines: list[str], home: Path) -> None:
     for line in lines:
         there = line.replace(EXAMPLE_URL, (home / "src/project").as_uri()).replace(" ~/", f" {home}/")
         result = CliRunner().invoke(app, shlex.split(there)[1:])
         assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
-        assert not re.search(r"\b0 (?:changes|samples)\b", result.output), f"{line}\n{result.output}"
+        assert not re.search(r"\b0 (?:changes|samples|tasks)\b|: nothing$", result.output), f"{line}\n{result.output}"
+
+
+def needs_engine(line: str) -> bool:
+    return line.split()[1] in ("environments", "tasks")
+
+
+def test_the_commands_of_the_readme_run(home: Path) -> None:
+    lines = [line for line in spoken_commands(README) if not needs_engine(line)]
+    assert len(lines) > 10
+    run_commands(lines, home)
     assert [
         issue.number for change in read_table(Path("runs/joined"), "changes", Change) for issue in change.issues
     ] == [4]
@@ -111,6 +131,17 @@ def test_the_commands_of_the_readme_run(home: Path) -> None:
         done = subprocess.run([sys.executable, "-c", block], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
         assert "assistant" in done.stdout
+
+
+def test_the_commands_of_the_readme_that_need_an_engine_run(home: Path, engine: Engine) -> None:
+    lines = [line for line in spoken_commands(README) if needs_engine(line)]
+    assert len(lines) > 5
+    run_commands(["agentdata harvest contextual ~/src/project -o runs/project", *lines], home)
+    verdicts = list(read_table(Path("runs/gold"), "verdicts", Verdict))
+    assert [verdict.resolved for verdict in verdicts] == [True]
+    bugs = list(read_table(Path("runs/bugs"), "tasks", Task))
+    assert bugs
+    assert all(task.mutations for task in bugs)
 
 
 def test_the_make_targets_exist() -> None:
@@ -125,7 +156,9 @@ def test_the_make_targets_exist() -> None:
 
 def test_the_architecture_names_only_what_exists() -> None:
     modules = {
-        path.stem: path for folder in ("agentdata", "agentdata/harvest") for path in (ROOT / folder).glob("*.py")
+        path.stem: path
+        for folder in ("agentdata", "agentdata/environments", "agentdata/harvest")
+        for path in (ROOT / folder).glob("*.py")
     }
     named = names(ARCHITECTURE)
     assert {name for name in named if name.startswith("agentdata.") and find_spec(name) is None} == set()
@@ -140,7 +173,7 @@ def test_the_architecture_names_only_what_exists() -> None:
 
 def test_the_architecture_names_every_module() -> None:
     spoken = ARCHITECTURE.split("## Imports")[0]
-    folders = {"agentdata": "agentdata", "agentdata.harvest": "agentdata/harvest"}
+    folders = {name: name.replace(".", "/") for name in ("agentdata", "agentdata.harvest", "agentdata.environments")}
     for package, folder in folders.items():
         for path in (ROOT / folder).glob("*.py"):
             if path.stem != "__init__":

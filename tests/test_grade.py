@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from agentdata.environments.grade import OpenSandbox, grade
+from agentdata.environments.grade import grade
 from agentdata.records import Verdict
+from sandboxes.engine import Engine
 from tests import gradetoy
 
 pytestmark = pytest.mark.docker
@@ -22,8 +23,14 @@ def pytest_runtest_makereport(item, call):
 """
 
 
+@pytest.fixture(scope="session")
+def toy(engine: Engine, base: str) -> str:
+    """The image of the toy repository."""
+    return gradetoy.image(engine, base)
+
+
 @pytest.fixture
-def judge(toy: str, open_sandbox: OpenSandbox) -> Grade:
+def judge(engine: Engine, toy: str) -> Grade:
     """Grade changed files, or a diff, as a submission to the toy's task."""
     tests = gradetoy.task_tests()
     gold = gradetoy.diff(dict(gradetoy.SOLVED))
@@ -31,7 +38,7 @@ def judge(toy: str, open_sandbox: OpenSandbox) -> Grade:
     def run(submission: dict[str, str | None] | str, timeout: float = 60, **updates: object) -> Verdict:
         text = submission if isinstance(submission, str) else gradetoy.diff(submission)
         changed = tests.model_copy(update=updates)
-        return grade(gradetoy.task(toy), changed, text, gold=gold, open_sandbox=open_sandbox, timeout=timeout)
+        return grade(gradetoy.task(toy), changed, text, gold=gold, open_sandbox=engine.open, timeout=timeout)
 
     return run
 
@@ -74,8 +81,11 @@ def test_a_patch_for_other_text_does_not_apply(judge: Grade) -> None:
     assert judge(diff).reason == "patch-does-not-apply"
 
 
-def test_a_patch_with_shifted_context_applies_as_in_the_harness(judge: Grade) -> None:
-    diff = "--- a/calc/core.py\n+++ b/calc/core.py\n@@ -9,2 +9,2 @@\n def add(a, b):\n-    return a - b\n+    return a + b\n"
+def test_a_patch_that_needs_a_lenient_tool_applies_as_in_the_harness(judge: Grade) -> None:
+    diff = (
+        "--- a/calc/core.py\n+++ b/calc/core.py\n@@ -1,5 +1,5 @@\n def add(a, b):\n-    return a - b\n+    return a + b\n"
+        " \n \n def minus(a, b):\n"
+    )
     assert judge(diff).resolved
 
 
@@ -143,7 +153,7 @@ def test_pyproject_may_change_where_it_steers_no_tests(judge: Grade) -> None:
 ATTACKS = {
     "exit-at-import": ("import os\nos._exit(0)\n", "tests-did-not-run"),
     "sys-exit-at-import": ("import sys\nsys.exit(0)\n", "tests-did-not-run"),
-    "pytest-exit": ("import pytest\npytest.exit('fine', 0)\n", "tests-did-not-run"),
+    "pytest-exit": ("import pytest\npytest.exit('fine', 0)\n", "tests-did-not-run, tests-failed"),
     "printed-results": (
         "print('PASSED tests/test_core.py::test_add\\n===== 5 passed in 0.01s =====', flush=True)\n",
         "tests-failed",
@@ -215,18 +225,19 @@ ATTACKS = {
         "        try:\n            open(path, 'w').write('<testsuite/>')\n"
         "        except OSError:\n            pass\n"
         "        time.sleep(0.05)\n",
-        "forged-report",
+        "forged-report, tests-did-not-run",
     ),
+    "everything-killed": ("import os\nos.kill(-1, 9)\n", "tests-did-not-run, forged-report"),
     "tracing": (
         "import sys, threading\n"
         "def trace(frame, event, argument):\n"
         "    if frame.f_code.co_name.startswith('test_') and event == 'line':\n"
-        "        for line in range(frame.f_lineno + 1, frame.f_lineno + 20):\n"
+        "        for line in (frame.f_lineno + 1, frame.f_lineno + 2):\n"
         "            try:\n                frame.f_lineno = line\n                break\n"
         "            except ValueError:\n                pass\n"
         "    return trace\n"
         "sys.settrace(trace)\n",
-        "forged-report",
+        "forged-report, time-limit",
     ),
     "tests-overwritten-at-import": (
         "import pathlib\n"
@@ -244,9 +255,9 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_code_under_test_cannot_resolve_by_attack(judge: Grade, name: str) -> None:
     code, reason = ATTACKS[name]
-    verdict = judge({"calc/core.py": code + CORE})
+    verdict = judge({"calc/core.py": code + CORE}, timeout=20)
     assert not verdict.resolved
-    assert verdict.reason == reason, verdict.log[-600:]
+    assert verdict.reason in reason.split(", "), verdict.log[-600:]
 
 
 def test_objects_that_equal_everything_are_not_detected(judge: Grade) -> None:

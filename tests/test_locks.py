@@ -10,7 +10,7 @@ import pytest
 from agentdata.environments.declarations import Group
 from agentdata.environments.dependencies import Wishes
 from agentdata.environments.locks import Lock, UnresolvableError, compile_here, lock_id, resolve, unpinned
-from agentdata.errors import IndexUnreachable
+from agentdata.errors import IndexUnreachableError
 
 
 def wheel(folder: Path, name: str, version: str, *requires: str) -> None:
@@ -121,7 +121,7 @@ def test_an_index_that_does_not_answer_is_no_verdict(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("agentdata.environments.locks.WAIT", 0.01)
-    with pytest.raises(IndexUnreachable, match="does not answer"):
+    with pytest.raises(IndexUnreachableError, match="does not answer"):
         resolve(wish("one"), "3.11")
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentdata.environments.mutations import KINDS, Mutation, candidates, combinations, combine, is_mutable
 from agentdata.environments.diffs import Text, apply, are_apart, unified
+from agentdata.environments.mutations import KINDS, Mutation, candidates, combinations, combine, is_mutable
 from agentdata.errors import UsageError
 from tests.histories import History
 

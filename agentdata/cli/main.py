@@ -7,8 +7,9 @@ import sys
 import typer
 
 from agentdata import __version__
-from agentdata.cli import environments, harvest, look, tasks
+from agentdata.cli import doctor, environments, harvest, look, sandbox, tasks
 from agentdata.errors import AgentdataError, UsageError
+from sandboxes.errors import SandboxError
 
 app = typer.Typer(
     help="Turn repository histories and real tool runs into mid-training data for software-engineering agents.",
@@ -20,9 +21,11 @@ app = typer.Typer(
 app.add_typer(harvest.app, name="harvest")
 app.add_typer(environments.app, name="environments")
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(sandbox.app, name="sandbox")
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,7 +50,7 @@ def main() -> None:
         # Whoever read the output has seen enough, as in `agentdata show RUN | head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except AgentdataError as error:
+    except (AgentdataError, SandboxError) as error:
         print(f"agentdata: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
 

@@ -6,10 +6,10 @@ the repositories in SWE-bench; any other repository runs pytest.
 """
 
 import importlib
-import importlib.util
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 
 from agentdata.environments.log_parsers import FIRST_WORD
 from agentdata.environments.patches import split
@@ -79,8 +79,11 @@ def with_tests(command: str, repo: str, files: Sequence[str]) -> str:
 
 
 def _official_command(repo: str, version: str) -> str:
-    """What a `swebench` before 5 says. Its package cannot be imported without reading `.env`, so it is asked last."""
-    if importlib.util.find_spec("swebench") is None or importlib.util.find_spec("swebench.harness.test_spec") is None:
+    """What an installed `swebench` before 5 says. Later ones say nothing, and importing them takes seconds."""
+    try:
+        if int(metadata.version("swebench").partition(".")[0]) >= 5:
+            return ""
+        specs = importlib.import_module("swebench.harness.constants").MAP_REPO_VERSION_TO_SPECS
+    except (metadata.PackageNotFoundError, ImportError, AttributeError, ValueError):
         return ""
-    specs = getattr(importlib.import_module("swebench.harness.constants"), "MAP_REPO_VERSION_TO_SPECS", {})
     return str(specs.get(repo, {}).get(version, {}).get("test_cmd", ""))

@@ -3,7 +3,7 @@
 One attempt after another is made, in the order of `candidates`: for the Python that suits best the levels of
 `locks.LEVELS`, then for the others; `newest`, which lifts the limit of the date, comes last of all. What is wrong with a
 repository ends in `Rejected`, with the log of every attempt; what is wrong with this machine, the engine or the index is
-raised (SandboxError, RunError, IndexUnreachable) and says nothing about the repository.
+raised (SandboxError, RunError, IndexUnreachableError) and says nothing about the repository.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from agentdata.environments.dependencies import RELEASED, Wishes, choose_pythons
 from agentdata.environments.images import BuildError, Steps
 from agentdata.environments.leaks import SearchError, find_leaks
 from agentdata.environments.locks import Level, Lock, UnresolvableError
-from agentdata.environments.plugins import find_own_tests
+from agentdata.environments.plugins import MODULES, find_own_tests
 from agentdata.environments.recipe import EnvironmentRecipe
 from agentdata.environments.snapshot import Snapshot, nearest_version
 from agentdata.errors import SourceError
@@ -36,6 +36,9 @@ SMOKE_FILES = 24
 """Test files that are collected to see whether an environment works."""
 PATIENCE = 3
 """Locks at one Python that fail to be installed or to work before the next Python is tried."""
+MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
+MOST_UNDECLARED = 4
+"""Packages that are added to one environment for imports that nothing declares."""
 EXPENSIVE = ("install-failed", "import-failed", "collect-failed", "leak", "hang")
 
 
@@ -52,6 +55,10 @@ class _Build:
     run: str
     version: str
     attempts: list[BuildAttempt] = field(default_factory=list)
+    undeclared: list[str] = field(default_factory=list)
+    """Packages that are imported although nothing declares them."""
+    refused: set[str] = field(default_factory=set)
+    """Names that are no package."""
 
     @property
     def until(self) -> str:
@@ -70,7 +77,7 @@ def build_environment(
 ) -> tuple[Environment | Rejected, list[BuildAttempt]]:
     """Build the environment of a commit, or say why there is none; with every attempt that was made.
 
-    Raises SandboxError, RunError and IndexUnreachable: the environment is then owed.
+    Raises SandboxError, RunError and IndexUnreachableError: the environment is then owed.
     """
     with git.Repository(git_dir) as repository:
         try:
@@ -129,26 +136,53 @@ def _first_that_works(build: _Build) -> Environment | None:
             continue
         if time.monotonic() > deadline:
             break
-        log: list[str] = []
-        started = time.monotonic()
-        reason, environment, lock = "", None, None
-        try:
-            lock = _lock(build, python, level, log)
-            if (python, lock.text) in seen:
-                continue
-            seen.add((python, lock.text))
-            environment = _build_once(build, lock, log)
-        except UnresolvableError as error:
-            reason = "unresolvable"
-            log.append(str(error))
-        except BuildError as error:
-            reason = error.reason
-            log.append(f"{error.reason}: {error}\n")
-            failures[python] = failures.get(python, 0) + 1
-        _record(build, python, level, lock, reason, log, time.monotonic() - started)
-        if environment is not None:
-            return environment
+        found = _attempt(build, python, level, seen)
+        while isinstance(found, str) and (missing := _undeclared(build, found)):
+            build.undeclared.append(missing)
+            found = _attempt(build, python, level, seen)
+        if isinstance(found, Environment):
+            return found
+        failures[python] = failures.get(python, 0) + (found not in ("", "unresolvable"))
     return None
+
+
+def _attempt(build: _Build, python: str, level: Level, seen: set[tuple[str, str]]) -> Environment | str:
+    """Try one lock and record what became of it: an environment, or the reason; empty if it was tried before."""
+    log: list[str] = []
+    started = time.monotonic()
+    reason, environment, lock = "", None, None
+    try:
+        lock = _lock(build, python, level, log)
+        if (python, lock.text) in seen:
+            return ""
+        seen.add((python, lock.text))
+        environment = _build_once(build, lock, log)
+    except UnresolvableError as error:
+        reason = "unresolvable"
+        log.append(str(error))
+    except BuildError as error:
+        reason = error.reason
+        log.append(f"{error.reason}: {error}\n")
+    _record(build, python, level, lock, reason, log, time.monotonic() - started)
+    return environment or reason
+
+
+def _undeclared(build: _Build, reason: str) -> str:
+    """The package of a module that the last attempt could not import, if it may simply be installed too.
+
+    Many projects import what other packages of their author's environment brought along. A name that turned out not to
+    be a package is taken back.
+    """
+    if reason == "unresolvable" and build.undeclared:
+        build.refused.add(build.undeclared.pop())
+    if reason not in ("import-failed", "collect-failed"):
+        return ""
+    known = {*build.undeclared, *build.refused, *build.wishes.modules}
+    for module in map(str, MISSING_MODULE.findall(build.attempts[-1].log)):
+        package = MODULES.get(module, module.replace("_", "-"))
+        if module not in known and package not in known and len(build.undeclared) < MOST_UNDECLARED:
+            return package
+    return ""
 
 
 def candidates(wishes: Wishes, recipe: EnvironmentRecipe) -> Iterator[tuple[str, Level]]:
@@ -184,6 +218,7 @@ def _origin(build: _Build, lock: Lock) -> str:
     parts += [f"read from {build.wishes.origin}"] if build.wishes.origin else []
     parts += [f"without {', '.join(lock.dropped)}"] if lock.dropped else []
     parts += [f"not bound to the date: {', '.join(lock.excused)}"] if lock.excused else []
+    parts += [f"with {', '.join(build.undeclared)}, imported but not declared"] if build.undeclared else []
     parts += [BUILDS] if lock.builds else []
     return "; ".join(parts)
 
@@ -198,7 +233,9 @@ def _lock(build: _Build, python: str, level: Level, log: list[str]) -> Lock:
         return Lock(python=python, text=recipe.lock, level="as-declared", builds=True)
     wishes = _narrowed(build.wishes, recipe.without)
     log.append(f"resolve for Python {python} as of {build.until}: {level}\n")
-    resolve = partial(locks.resolve, wishes, python, build.until, level=level, extra=recipe.requirements)
+    resolve = partial(
+        locks.resolve, wishes, python, build.until, level=level, extra=(*recipe.requirements, *build.undeclared)
+    )
     try:
         return resolve()
     except UnresolvableError as error:

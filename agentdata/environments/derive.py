@@ -16,7 +16,7 @@ from agentdata.journal import Finished, run_journaled
 from agentdata.records import Change, Environment, GoldPatch, Manifest, Record, Rejected, Task, TaskTests
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
-from sandboxes.protocol import SandboxError
+from sandboxes.errors import SandboxError
 
 TABLES: dict[str, type[Record]] = {
     "tasks": Task,

@@ -14,7 +14,7 @@ from agentdata.journal import Finished, run_journaled
 from agentdata.records import Environment, GoldPatch, Manifest, Prediction, Record, Rejected, Task, TaskTests, Verdict
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
-from sandboxes.protocol import SandboxError
+from sandboxes.errors import SandboxError
 
 TABLES: dict[str, type[Record]] = {"verdicts": Verdict, "rejected": Rejected}
 

@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 
 from agentdata.environments import row_fields as fields
-from agentdata.environments.eval_script import official_command
+from agentdata.environments.eval_script import pytest_command
 from agentdata.environments.log_parsers import is_pytest_parser
 from agentdata.environments.patches import split
 from agentdata.environments.row_fields import RowError
@@ -100,7 +100,7 @@ def _files(task: Task, tests: TaskTests, gold: GoldPatch) -> dict[str, str]:
         "task.toml": _config(task),
         "instruction.md": task.problem_statement.rstrip() + "\n",
         "environment/Dockerfile": f"FROM {task.image}\nWORKDIR /testbed\n",
-        "tests/test.sh": TEST_SCRIPT.format(files=shlex.join(restored), command=official_command(tests)),
+        "tests/test.sh": TEST_SCRIPT.format(files=shlex.join(restored), command=pytest_command(tests)),
         "tests/check.py": CHECK_SCRIPT,
         f"tests/{EXPECTED}": json.dumps([*tests.fail_to_pass, *tests.pass_to_pass], indent=1) + "\n",
         "tests/test.patch": tests.test_patch,

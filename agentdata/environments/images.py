@@ -92,7 +92,7 @@ class Steps:
         return done
 
     def fetch(self, command: str, reason: str) -> CommandResult:
-        """Run a command that needs the network. Raises IndexUnreachable when it cannot have it three times."""
+        """Run a command that needs the network. Raises IndexUnreachableError when it cannot have it three times."""
         for _ in range(TRIES):
             done = self.run(command)
             if done.status == 0:
@@ -121,7 +121,7 @@ def lock_image(
 ) -> str:
     """The image with everything of a lock in /opt/venv; it is built once, also when many ask for it.
 
-    Raises BuildError, IndexUnreachable, RunError and SandboxError.
+    Raises BuildError, IndexUnreachableError, RunError and SandboxError.
     """
     name = lock_image_name(lock_id)
     with _building[lock_id]:

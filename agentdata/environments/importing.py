@@ -17,7 +17,7 @@ from agentdata.harvest.sources import default_cache, expand, open_source
 from agentdata.journal import Finished, run_journaled
 from agentdata.records import BuildAttempt, Environment, Manifest, Rejected
 from sandboxes.engine import Engine
-from sandboxes.protocol import SandboxError
+from sandboxes.errors import SandboxError
 
 DEEP = 3
 """Folders below the given one in which clones are looked for."""

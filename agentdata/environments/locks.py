@@ -18,7 +18,7 @@ from typing import Literal
 
 from agentdata.environments.declarations import name_of
 from agentdata.environments.dependencies import RELEASED, Wishes
-from agentdata.errors import IndexUnreachable, UsageError
+from agentdata.errors import IndexUnreachableError, UsageError
 from agentdata.records import Record
 
 Level = Literal["as-declared", "excused", "unpinned", "resolvable", "newer-runner", "own", "newest"]
@@ -140,7 +140,7 @@ def resolve(
 ) -> Lock:
     """A lock at one level. `until` is an ISO 8601 time, that of the commit by default; `extra` come from a recipe.
 
-    Raises UnresolvableError, and IndexUnreachable when the index does not answer three times.
+    Raises UnresolvableError, and IndexUnreachableError when the index does not answer three times.
     """
     solver = _Solver(wishes, python, "" if level == "newest" else until or wishes.until, compile_lock)
     if compile_lock is not compile_here and (until or wishes.until) < SETUPTOOLS_AS_ASKED:
@@ -184,9 +184,9 @@ def unpinned(requirement: str) -> str:
     return name + ",".join(kept) + (f" ;{marker}" if separator else "")
 
 
-def index_unreachable(messages: str) -> IndexUnreachable:
+def index_unreachable(messages: str) -> IndexUnreachableError:
     """The error for a tool that said it cannot reach the index."""
-    return IndexUnreachable(
+    return IndexUnreachableError(
         f"The package index does not answer: {' '.join(messages.split())[-300:]}. Check the network and the settings of the "
         "index, and run the same command again; what was built stays."
     )
@@ -214,7 +214,7 @@ class _Solver:
             self.arguments += ["--exclude-newer-package", f"{package}={until}"]
 
     def solve(self, requirements: Iterable[str], constraints: Sequence[str] = ()) -> str:
-        """Lines of a lock. Raises UnresolvableError and IndexUnreachable."""
+        """Lines of a lock. Raises UnresolvableError and IndexUnreachableError."""
         asked = "".join(f"{it}\n" for it in dict.fromkeys(requirements) if name_of(it) != self.project)
         limits = "".join(f"{it}\n" for it in constraints if "[" not in it)
         while True:

@@ -23,14 +23,15 @@ from agentdata.journal import Finished, run_journaled
 from agentdata.records import Environment, GoldPatch, Manifest, Rejected, Task, TaskTests, TestCount
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
+from sandboxes.errors import SandboxError
 from sandboxes.images import BuildBox
-from sandboxes.protocol import SandboxError
 
 BASELINES = 2
 """Runs of the whole suite on the original code: what did not pass in each breaks no task."""
 APPLY = "git apply --whitespace=nowarn <<'END_OF_PATCH' || exit 1\n{patch}END_OF_PATCH\n"
 ONE_COMMIT = (
-    'GIT_COMMITTER_DATE="$(git log -1 --format=%cI)" git commit -q --all --amend --no-edit && '
+    'export GIT_COMMITTER_DATE="$(git log -1 --format=%cI)" GIT_COMMITTER_NAME="$(git log -1 --format=%cn)" '
+    'GIT_COMMITTER_EMAIL="$(git log -1 --format=%ce)" && git commit -q --all --amend --no-edit && '
     "git reflog expire --expire=now --all && git gc -q --prune=now"
 )
 

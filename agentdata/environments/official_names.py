@@ -1,8 +1,8 @@
 """pytest node ids to the names that the official parsers give the same tests.
 
-The plain parser cuts a name at its first space, so that `test[a b]` and `test[a c]` both become `test[a`: the last one
-in the log decides. The other keeps spaces, but loses expected failures that carry a reason. A name that could mean two
-of the tests that are known to run is not used.
+One parser of pytest keeps spaces, but takes runs of them for one and loses what looks like a colour. The other cuts a
+name at its first space, so that `test[a b]` and `test[a c]` both become `test[a`, and the last one in the log decides. A
+name that could mean two of the tests that are known to run is not used.
 """
 
 from collections import Counter
@@ -27,12 +27,12 @@ class OfficialTests:
 
 
 def name_officially(tests: TaskTests) -> OfficialTests:
-    """The tests under the names of the parser that keeps the most of what must turn to pass; the plain one if equal.
+    """The tests under the names of the parser that keeps the most, above all of what must turn to pass.
 
     Raises RowError when no fail-to-pass test keeps a name of its own.
     """
-    choices = [_named(tests, parser) for parser in (FIRST_WORD, WHOLE_LINE)]
-    best = max(choices, key=lambda choice: len(choice.fail_to_pass))
+    choices = [_named(tests, parser) for parser in (WHOLE_LINE, FIRST_WORD)]
+    best = max(choices, key=lambda choice: (len(choice.fail_to_pass), len(choice.pass_to_pass)))
     if not best.fail_to_pass:
         raise RowError("names-collide", f"no official parser can tell {tests.fail_to_pass[:1]} from other tests")
     return best

@@ -19,7 +19,7 @@ from agentdata.journal import Finished, run_journaled
 from agentdata.records import BuildAttempt, Change, Environment, HarvestedSource, Manifest, Record, Rejected
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
-from sandboxes.protocol import SandboxError
+from sandboxes.errors import SandboxError
 
 TABLES: dict[str, type[Record]] = {
     "environments": Environment,

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from agentdata.environments import patches
 from agentdata.environments.patches import FilePatch, Kind
-from sandboxes.protocol import Sandbox, SandboxError
+from sandboxes.errors import SandboxError
+from sandboxes.protocol import Sandbox
 
 GIT_SETTINGS = (
     "export GIT_CONFIG_COUNT=2 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'"

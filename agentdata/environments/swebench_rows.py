@@ -165,9 +165,11 @@ def with_own(row: Row, triple: Triple) -> Triple:
     if not own:
         return triple
     task, tests, gold = triple
+    # A row may have been given another name of the image since.
+    image = {"image": task.image} if task.image else {}
     try:
         return (
-            Task.model_validate({**task.model_dump(), **own.get("task", {})}),
+            Task.model_validate({**task.model_dump(), **own.get("task", {}), **image}),
             TaskTests.model_validate({**tests.model_dump(), **own.get("tests", {})}),
             gold,
         )

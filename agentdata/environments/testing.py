@@ -153,6 +153,10 @@ def _doubt(report: Report | None, command: CommandResult, canaries: Sequence[Can
         return "time-limit"
     if report is None:
         return f"no-report: the test command ended with status {command.status} and without a report"
+    if canaries and "passed" not in report.results.values():
+        return (
+            f"no-report: no test passed, not even the grader's own; the test command ended with status {command.status}"
+        )
     for canary in canaries:
         if deviation := find_deviation(canary, report):
             return f"canary: {deviation}"
@@ -216,14 +220,15 @@ class _Run:
         """Root's part beside the tests: make the pipe, keep the first report, and print what came after it, and it."""
         return (
             f"umask 077; mkdir -m 755 {self.box} && mkfifo -m 622 {self.box}/report || exit 9\n"
-            f"cd {self.box}; cat report > first; echo == rest\n"
-            f'if [ "$(tail -c 24 first)" = {self.end} ]; then echo {self.end}; else head -c 1000 report; fi\n'
-            "echo; echo == report; gzip -c first | base64"
+            f"cd {self.box}; cat report > first; again={self.end}\n"
+            f'until [ -e done ]; do head -c 1000 report > rest; [ "$(cat rest)" = {self.end} ] || again=again; done\n'
+            "echo == rest; echo $again\n"
+            "echo == report; gzip -c first | base64"
         )
 
     def read(self, output: str) -> tuple[bytes, bool]:
         """The first report in what the reader printed, without what ended it, and whether nothing was written after."""
-        rest, _, report = output.partition("== rest\n")[2].partition("\n== report\n")
+        rest, _, report = output.partition("== rest\n")[2].partition("== report\n")
         try:
             content = gzip.decompress(base64.b64decode(report))
         except (ValueError, EOFError, OSError):
@@ -232,7 +237,7 @@ class _Run:
 
     def prepare(self, script: str) -> CommandResult:
         """Run a script in the tree, put the canaries there, and digest what steers the tests."""
-        parts = [f"cd {self.tree} || exit 9", f"(\n{script}\n) || exit $?"]
+        parts = [f"cd {self.tree} || exit 9", f"(\n:\n{script}\n) || exit $?"]
         parts += [put(canary.path, canary.text.encode()) for canary in self.canaries]
         parts += [put(path, content) for path, content in self.shipped.items()]
         parts += ["echo == digests", self._digesting(f"$(git ls-files -- {shlex.join(STEERING)} 2>/dev/null)")]
@@ -249,7 +254,7 @@ class _Run:
     def close(self) -> CommandResult:
         """End the report, whoever still writes, and digest again, as root."""
         pipe = f"{self.box}/report"
-        ending = f"{_until(f'[ -p {pipe} ]')}\ntimeout 5 bash -c 'printf %s {self.end} > {pipe}'"
+        ending = f"{_until(f'[ -p {pipe} ]')}; touch {self.box}/done\ntimeout 5 bash -c 'printf %s {self.end} > {pipe}'"
         digesting = self._digesting(shlex.join(self.guarded)) if self.guarded else ""
         return self.sandbox.run(
             f"{ending}\ncd {self.tree}\necho == digests\n{digesting}", timeout=CLOSING_SECONDS, user=ROOT
@@ -257,7 +262,7 @@ class _Run:
 
     def _digesting(self, files: str) -> str:
         own = [*(name.split("::")[0] for name in self.names), *(canary.path for canary in self.canaries)]
-        return f'for it in {shlex.join(own)} {files}; do [ -f "$it" ] && sha256sum -- "$it"; done 2>&1; :'
+        return f"sha256sum -- {shlex.join(own)} {files} 2>/dev/null; :"
 
 
 def _until(condition: str) -> str:

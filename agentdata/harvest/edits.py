@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 
 from agentdata import editor
 from agentdata.records import Event
@@ -103,14 +102,27 @@ def apply_runs(text: str, runs: Sequence[Run]) -> str:
 
 
 class Lines:
-    """Where the lines of a text begin."""
+    """Where the lines of a text begin; reads on from the line that was asked for last."""
 
     def __init__(self, text: str) -> None:
-        self._ends = list(accumulate(map(len, text.split("\n")), initial=0))
+        self._text = self._rest = text
+        self._line = 0
+        self._known: dict[int, int] = {}
 
     def offset(self, line: int) -> int:
         """Offset of a line's first character, from 0; -1 for a line that does not exist."""
-        return self._ends[line] + line if 0 <= line < len(self._ends) - 1 else -1
+        if line not in self._known:
+            self._known[line] = self._find(line) if line >= 0 else -1
+        return self._known[line]
+
+    def _find(self, line: int) -> int:
+        if line < self._line:
+            self._rest, self._line = self._text, 0
+        pieces = self._rest.split("\n", line - self._line)
+        if len(pieces) <= line - self._line:
+            return -1
+        self._rest, self._line = pieces[-1], line
+        return len(self._text) - len(self._rest)
 
 
 def join_runs(text: str, lines: Lines, runs: Sequence[Run]) -> list[Run]:

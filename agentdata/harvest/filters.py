@@ -100,9 +100,14 @@ def _is_vendored(path: str) -> bool:
 
 def is_generated(path: str, content: bytes) -> bool:
     """Whether Linguist's rules take a file for generated."""
+    return _is_generated(path, content[:GENERATED_BYTES])
+
+
+@lru_cache(maxsize=2_000)
+def _is_generated(path: str, top: bytes) -> bool:
     import enry
 
-    return bool(enry.is_generated(path, content[:GENERATED_BYTES]))
+    return bool(enry.is_generated(path, top))
 
 
 def by_content(content: bytes) -> str:

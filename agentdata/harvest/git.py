@@ -51,6 +51,8 @@ PATCH = (
 )
 REQUEST = 256
 CHUNK = 1 << 20
+MOST_COMMITS = 4096
+"""Parsed commits that are kept."""
 
 
 def environment() -> dict[str, str]:
@@ -201,6 +203,7 @@ class Repository:
         self._contents: subprocess.Popen[bytes] | None = None
         self._sizes: subprocess.Popen[bytes] | None = None
         self._cache: Cache[str, bytes] = Cache(cache_bytes)
+        self._commits: Cache[str, CommitHeader] = Cache(MOST_COMMITS)
 
     def __enter__(self) -> Self:
         return self
@@ -327,7 +330,7 @@ class Repository:
 
     def commit(self, oid: str) -> CommitHeader:
         """A parsed commit object."""
-        return parse_commit(self.read(oid))
+        return self._commits.get(oid) or self._commits.put(oid, parse_commit(self.read(oid)))
 
     # Differences
 
@@ -438,7 +441,8 @@ def _signature(value: bytes) -> tuple[bytes, bytes, int]:
 
 def seconds(digits: bytes) -> int:
     """A time as a commit states it; 0 for none, and for one that is none."""
-    return int(digits) if re.fullmatch(rb"-?\d{1,18}", digits) else 0
+    bare = digits.removeprefix(b"-")
+    return int(digits) if bare.isdigit() and len(bare) <= 18 else 0
 
 
 def decode(content: bytes) -> tuple[str, Encoding]:

@@ -1,6 +1,8 @@
 """The licence of a snapshot: SPDX expression of the licence files in its root."""
 
 import re
+from functools import cache, lru_cache
+from typing import Any
 
 from agentdata.harvest.caches import Cache
 
@@ -32,10 +34,17 @@ def detect(text: str) -> str:
     return found
 
 
-def _match(text: str) -> str:
+@cache
+def _matcher() -> Any:
     import spdx_matcher
 
-    found, _ = spdx_matcher.analyse_license_text(text)
+    # The library normalizes the same text anew for each of its hundreds of licences.
+    spdx_matcher.normalize = lru_cache(maxsize=2)(spdx_matcher.normalize)
+    return spdx_matcher
+
+
+def _match(text: str) -> str:
+    found, _ = _matcher().analyse_license_text(text)
     names = set(found["licenses"])
     names -= {name.removesuffix("-only") + "-or-later" for name in names if name.endswith("-only")}
     return " AND ".join(sorted(names))

@@ -46,7 +46,7 @@ from agentdata.records import (
 )
 from agentdata.runs import alone, locked, settle
 from agentdata.shards import UnitOutput, collect, counted, marker_path, read_rows, remove_unfinished, write_whole
-from agentdata.stages import Executor, run_jobs
+from agentdata.stages import Executor, prepare, run_jobs
 
 PULLS_INDEX = "pulls.sqlite"
 
@@ -122,6 +122,8 @@ def harvest(
     finishes the last unit writes the manifest. Raises UsageError and RunError.
     """
     git.require()
+    if workers > 1 and executor == "local":
+        prepare(harvest_unit)
     with locked(run, share):
         with alone(run):
             begun = settle(run, _configuration(sources, recipe, options))
@@ -190,7 +192,10 @@ def _plan(
     failures = []
     with Progress("reading histories", len(sources), done=len(sources) - len(owed), unit="repositories") as progress:
         for result in run_jobs(
-            [PlanJob(run, source, recipe, options) for source in owed], plan_source, workers=workers, executor=executor
+            [PlanJob(run, source, recipe, options) for source in owed],
+            plan_source,
+            workers=min(workers, len(owed)),
+            executor=executor,
         ):
             if result is not None:
                 failures.append(result)
@@ -284,7 +289,8 @@ def _harvest(jobs: Sequence[HarvestJob], workers: int, executor: Executor) -> No
     owed = [job for job in jobs if not marker_path(job.run, job.unit).exists()]
     total, left = sum(map(size, jobs)), sum(map(size, owed))
     with Progress("harvesting", total, done=total - left, unit="changes") as progress:
-        for finished in run_jobs(owed, harvest_unit, workers=workers, executor=executor):
+        # Newer changes are more work: the shortest units come last, so that all workers end together.
+        for finished in run_jobs(reversed(owed), harvest_unit, workers=workers, executor=executor):
             progress.advance(finished["landings"], samples=finished["samples"])
     _desk.cache_clear()
 

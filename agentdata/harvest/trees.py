@@ -4,8 +4,11 @@ Neighbouring snapshots share almost all of their subtrees and blobs, so parsed t
 in memory, both bounded.
 """
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from agentdata.errors import ObjectError
 from agentdata.harvest.caches import Cache
@@ -13,7 +16,7 @@ from agentdata.harvest.git import Repository
 
 DIRECTORY, SUBMODULE = "40000", "160000"
 REGULAR = ("100644", "100755", "100664")
-MODES = (*REGULAR, DIRECTORY, SUBMODULE, "120000")
+MODES = {mode.encode(): mode for mode in (*REGULAR, DIRECTORY, SUBMODULE, "120000")}
 DEEPEST = 400
 """Directories below one another beyond which a tree is not searched."""
 WORD_BYTES = bytes(
@@ -28,8 +31,7 @@ MOST_POSTINGS = 6_000_000
 """(word, file version) pairs that are kept beyond the files in use; one takes about ten bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One name in a tree."""
 
     name: bytes
@@ -94,7 +96,10 @@ class Trees:
     def listing(self, tree: str, depth: int, prefix: bytes = b"./") -> list[bytes]:
         """Below the root, what `find . -maxdepth DEPTH -not -path '*/.*'` prints in a clean checkout, unsorted."""
         paths = []
-        for name, below in self._visible(tree):
+        visible = self._visible(tree)
+        if depth > 1:
+            self.repository.prefetch(below for _, below in visible if below and below not in self._names)
+        for name, below in visible:
             paths.append(prefix + name)
             if below and depth > 1:
                 paths += self.listing(below, depth - 1, prefix + name + b"/")
@@ -217,16 +222,12 @@ def parse_tree(content: bytes, hash_bytes: int) -> dict[bytes, Entry]:
 
     Raises ValueError for what git would not check out.
     """
-    entries = {}
-    position = 0
-    while position < len(content):
-        space = content.index(b" ", position)
-        end = content.index(b"\0", space)
-        name = content[space + 1 : end]
-        oid = content[end + 1 : end + 1 + hash_bytes].hex()
-        mode = content[position:space].decode("ascii", "replace")
-        if len(oid) != 2 * hash_bytes or mode not in MODES or not name or b"/" in name:
-            raise ValueError(f"no entry of a tree: {mode!r} {name!r}")
-        entries[name] = Entry(name, mode, oid)
-        position = end + 1 + hash_bytes
-    return entries
+    found = _entry(hash_bytes).findall(content)
+    if sum(len(mode) + len(name) + 2 + hash_bytes for mode, name, _ in found) != len(content):
+        raise ValueError("something in it is no entry of a tree")
+    return {name: Entry._make((name, MODES[mode], oid.hex())) for mode, name, oid in found}
+
+
+@cache
+def _entry(hash_bytes: int) -> re.Pattern[bytes]:
+    return re.compile(rb"(%b) ([^\0/]+)\0(.{%d})" % (b"|".join(MODES), hash_bytes), re.DOTALL)
