@@ -16,12 +16,14 @@ from agentdata.records import Record
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
+ENVIRONMENTS = "environments"
+"""The recipe of what is built."""
 Fitted = TypeVar("Fitted", bound=Record)
 
 
 def names() -> list[str]:
-    """Names of the recipes that come with the toolkit."""
-    return sorted(path.stem for path in HERE.glob("*.yaml"))
+    """Names of the recipes of a harvest that come with the toolkit."""
+    return sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != ENVIRONMENTS)
 
 
 def load_harvest(name: str, overrides: Sequence[str] = ()) -> HarvestRecipe:
@@ -44,7 +46,9 @@ def load_environments(name: str) -> EnvironmentRecipes:
 def _read(name: str) -> tuple[Path, dict[str, Any]]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else HERE / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(f"There is no recipe {name!r}: give a .yaml file or one of {', '.join(names())}.")
+        raise UsageError(
+            f"There is no recipe {name!r}: give a .yaml file or one of {', '.join([*names(), ENVIRONMENTS])}."
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -388,7 +388,6 @@ def test_ctrl_c_before_the_work_begins_ends_with_130_too(
     if "import" not in done.err:  # Python itself was still starting.
         done.has_no_traceback()
         assert done.status in (130, 1), done  # 1: it was quicker than the signal.
-        assert (done.status == 130) == ("same command goes on" in done.err), done
 
 
 def test_a_request_to_terminate_ends_like_ctrl_c(

@@ -14,6 +14,8 @@ from importlib import metadata
 from agentdata.environments.log_parsers import FIRST_WORD
 from agentdata.environments.patches import split
 
+OWN_RUNNERS = {"pytest-dev/pytest"}
+"""Repositories whose tests run by the code that they test: canaries would take that for a runner that was replaced."""
 NOT_TESTS = (".json", ".png", "csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 """Ends of names that are no arguments of a test command in SWE-bench's convention."""
 PYTEST = "pytest -rA"

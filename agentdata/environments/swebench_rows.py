@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agentdata.environments import row_fields as fields
-from agentdata.environments.benchmark_commands import benchmark_command, changed_tests, with_tests
+from agentdata.environments.benchmark_commands import OWN_RUNNERS, benchmark_command, changed_tests, with_tests
 from agentdata.environments.eval_script import build, command_of, official_command
 from agentdata.environments.official_names import OfficialTests, name_officially
 from agentdata.environments.row_fields import Row, RowError
@@ -153,6 +153,7 @@ def read_columns(row: Row) -> Triple:
         test_command="",
         fail_to_pass=fields.names(row, "FAIL_TO_PASS"),
         pass_to_pass=fields.names(row, "PASS_TO_PASS"),
+        canaries=task.repo.lower() not in OWN_RUNNERS,
     )
     if not tests.fail_to_pass:
         raise RowError("no-fail-to-pass", "FAIL_TO_PASS is empty: nothing would prove a solution")

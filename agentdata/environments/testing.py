@@ -116,7 +116,7 @@ def run_tests(
     doubt = _doubt(report, command, planted) or ("" if script else _exit_doubt(report, command))
     if not doubt and not alone:
         doubt = "report: it was written a second time"
-    if not doubt and (changed := _first_change(_digests(preparation.text), _digests(after.text))):
+    if not doubt and (changed := _first_change(run.digests(preparation), run.digests(after))):
         doubt = f"files: {changed} while the tests ran"
     return _test_run(report or Report(), command, planted, doubt, preparation)
 
@@ -197,6 +197,7 @@ class _Run:
         is_script: bool,
     ) -> None:
         self.sandbox, self.names, self.canaries, self.tree = sandbox, names, canaries, tree
+        self.is_script = is_script
         self.box = f"/tmp/{secrets.token_hex(12)}"  # noqa: S108  (a folder in the sandbox)
         self.end = secrets.token_hex(12)
         self.guarded: tuple[str, ...] = ()
@@ -244,7 +245,9 @@ class _Run:
         parts += [_until(f"[ -p {self.box}/report ]"), f"[ -p {self.box}/report ]"]
         self.sandbox.write(f"{self.box}.sh", "\n".join(parts).encode("utf-8", "surrogateescape"))
         result = self.sandbox.run(f"bash {self.box}.sh", timeout=CLOSING_SECONDS)
-        self.guarded = tuple(sorted(_digests(result.text)))
+        # A script writes the files of the test patch itself, and takes them back at its end.
+        own = {name.split("::")[0] for name in self.names} if self.is_script else set()
+        self.guarded = tuple(sorted(_digests(result.text).keys() - own))
         return result
 
     def test(self, timeout: float) -> CommandResult:
@@ -259,6 +262,10 @@ class _Run:
         return self.sandbox.run(
             f"{ending}\ncd {self.tree}\necho == digests\n{digesting}", timeout=CLOSING_SECONDS, user=ROOT
         )
+
+    def digests(self, result: CommandResult) -> dict[str, str]:
+        """Path to digest of the guarded files, as a script of ours printed them."""
+        return {path: digest for path, digest in _digests(result.text).items() if path in self.guarded}
 
     def _digesting(self, files: str) -> str:
         own = [*(name.split("::")[0] for name in self.names), *(canary.path for canary in self.canaries)]
