@@ -148,22 +148,21 @@ def test_a_project_that_cannot_be_resolved_is_rejected_with_its_log(engine: Engi
 
 def test_a_module_that_does_not_import_is_rejected(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path / "repository")
-    history.commit("base", {**FILES, "src/larder/__init__.py": "import _no_such_module_\n"})
+    history.commit("base", {**FILES, "src/larder/__init__.py": "import nowhere\n"})
     recipe = RECIPE.model_copy(update={"most_attempts": 1})
     built, reasons = build(engine, history, "HEAD", recipe)
     assert isinstance(built, Rejected)
     assert built.reason == "import-failed"
-    assert reasons[:2] == ["import-failed", "unresolvable"]
-    assert set(reasons[2:]) <= {"import-failed"}
+    assert reasons == ["import-failed"]
 
 
 def test_a_package_that_is_imported_and_not_declared_is_installed(engine: Engine, tmp_path: Path) -> None:
     history = History(tmp_path / "repository")
-    history.commit("base", {**FILES, "src/larder/__init__.py": "import sortedcontainers\n"})
+    history.commit("base", {**FILES, "src/larder/__init__.py": "import pytz\n"})
     built, reasons = build(engine, history, "HEAD", RECIPE)
     assert isinstance(built, Environment)
-    assert "with sortedcontainers, imported but not declared" in built.origin
-    assert "sortedcontainers==" in built.lock
+    assert "with pytz, imported but not declared" in built.origin
+    assert "pytz==" in built.lock
     assert reasons == ["import-failed", ""]
 
 

@@ -37,8 +37,6 @@ SMOKE_FILES = 24
 PATIENCE = 3
 """Locks at one Python that fail to be installed or to work before the next Python is tried."""
 MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
-MOST_UNDECLARED = 4
-"""Packages that are added to one environment for imports that nothing declares."""
 EXPENSIVE = ("install-failed", "import-failed", "collect-failed", "leak", "hang")
 
 
@@ -57,8 +55,6 @@ class _Build:
     attempts: list[BuildAttempt] = field(default_factory=list)
     undeclared: list[str] = field(default_factory=list)
     """Packages that are imported although nothing declares them."""
-    refused: set[str] = field(default_factory=set)
-    """Names that are no package."""
 
     @property
     def until(self) -> str:
@@ -168,21 +164,15 @@ def _attempt(build: _Build, python: str, level: Level, seen: set[tuple[str, str]
 
 
 def _undeclared(build: _Build, reason: str) -> str:
-    """The package of a module that the last attempt could not import, if it may simply be installed too.
+    """The package of a module that the last attempt could not import, if it is one of the known `MODULES`.
 
-    Many projects import what other packages of their author's environment brought along. A name that turned out not to
-    be a package is taken back.
+    Many projects import what other packages of their author's environment brought along. Names are not guessed: a
+    repository would choose what is installed.
     """
-    if reason == "unresolvable" and build.undeclared:
-        build.refused.add(build.undeclared.pop())
     if reason not in ("import-failed", "collect-failed"):
         return ""
-    known = {*build.undeclared, *build.refused, *build.wishes.modules}
-    for module in map(str, MISSING_MODULE.findall(build.attempts[-1].log)):
-        package = MODULES.get(module, module.replace("_", "-"))
-        if module not in known and package not in known and len(build.undeclared) < MOST_UNDECLARED:
-            return package
-    return ""
+    packages = (MODULES.get(module, "") for module in map(str, MISSING_MODULE.findall(build.attempts[-1].log)))
+    return next((package for package in packages if package and package not in build.undeclared), "")
 
 
 def candidates(wishes: Wishes, recipe: EnvironmentRecipe) -> Iterator[tuple[str, Level]]:

@@ -94,6 +94,7 @@ MODULES = {
     "psutil": "psutil",
     "trio": "trio",
     "attr": "attrs",
+    "typing_extensions": "typing-extensions",
 }
 MOST_FILES = 600
 INI_FILES = (("pytest.ini", "pytest"), (".pytest.ini", "pytest"), ("tox.ini", "pytest"), ("setup.cfg", "tool:pytest"))
