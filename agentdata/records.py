@@ -17,6 +17,17 @@ Rendering = Literal["markdown", "xml", "messages"]
 Encoding = Literal["utf-8", "latin-1"]
 FileStatus = Literal["added", "modified", "deleted", "renamed", "mode"]
 Split = Literal["train", "validation"]
+StopReason = Literal[
+    "submitted",
+    "step-limit",
+    "context-limit",
+    "time-limit",
+    "token-budget",
+    "repeated-actions",
+    "format-errors",
+    "policy-gone",
+    "sandbox-gone",
+]
 
 
 class Record(BaseModel):
@@ -314,6 +325,8 @@ class Message(Record):
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    reasoning_content: str = ""
+    """What the model thought before it answered, where its server tells it apart."""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
     train: bool
@@ -558,3 +571,82 @@ class Verdict(Record):
     """End of what the test command printed."""
     grader: str = ""
     """Version of the grader."""
+
+
+# Rollouts
+
+
+class Observation(Record):
+    """What a tool gave for one call."""
+
+    tool_call_id: str
+    content: str
+    """As the policy saw it, cut by the scaffold's rule."""
+    status: int = 0
+    """Exit status of a shell command; 1 where another tool refused."""
+    seconds: float = 0.0
+    cut_characters: int = 0
+    """Characters that the scaffold's rule took out."""
+
+
+class Step(Record):
+    """One turn of the policy, and what came of it."""
+
+    content: str
+    """The policy's words, verbatim."""
+    reasoning_content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Calls as the server or the scaffold's parser read them out of the turn."""
+    observations: tuple[Observation, ...] = ()
+    """One for each call; one without an id where the turn could not be read and was corrected."""
+    finish_reason: str = ""
+    """As the server gave it: stop, length, tool_calls, ..."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_token_ids: tuple[int, ...] = ()
+    """Tokens of the whole prompt, where the server gives them."""
+    token_ids: tuple[int, ...] = ()
+    """Tokens that were sampled, where the server gives them."""
+    logprobs: tuple[float, ...] = ()
+    """Natural logarithm of the probability of each sampled token, where the server gives them."""
+    seconds: float = 0.0
+    """What the policy took."""
+
+
+class Trajectory(Record):
+    """One attempt of a policy at a task."""
+
+    id: str
+    """`TASK/ATTEMPT`."""
+    task: str
+    repo: str
+    base_commit: str
+    licence: str
+    attempt: int
+    seed: int
+    model: str
+    sampling: str
+    """JSON text of the sampling options."""
+    scaffold: str
+    scaffold_version: str
+    tools: str
+    """JSON text of the tools' schemas, as given to the server or, for text forms, described in the prompt."""
+    prompt: tuple[Message, ...]
+    """What stood before the first step."""
+    steps: tuple[Step, ...]
+    stop: StopReason
+    detail: str = ""
+    """A sentence on why it stopped, where the reason alone does not tell."""
+    submission: str
+    """Diff of the tree against the base, computed outside of the policy's reach."""
+    trimmed: str = ""
+    """How the conversation was shortened when it grew too long; empty while it was append-only."""
+    leaks: tuple[str, ...] = ()
+    """`kind: command` of each command that looked for what the environment must not hold: later history, the package
+    index, the tests that decide."""
+    verdict: Verdict
+    """Its reason is `not-graded` until the grader has spoken."""
+    seconds: float
+    created_at: str
+    """ISO 8601."""
+    generator: str

@@ -1,0 +1,1 @@
+"""Tasks to trajectories: policies, scaffolds, the loop, and the run that grades what they submit."""
