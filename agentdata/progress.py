@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,13 +15,19 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
-    """Shows `done` of `total` on standard error. Nothing is shown for work that is already done."""
+    """Shows `done` of `total` on standard error. Nothing is shown for work that is already done.
 
-    def __init__(self, title: str, total: int, *, done: int = 0, unit: str = "") -> None:
+    `status` says what else is worth showing; it is asked whenever something is shown.
+    """
+
+    def __init__(
+        self, title: str, total: int, *, done: int = 0, unit: str = "", status: Callable[[], str] | None = None
+    ) -> None:
         self.title = title
         self.total = total
         self.done = done
         self.unit = unit
+        self.status = status
         self.extra: dict[str, int] = {}
         self._begun = self._said = time.monotonic()
         self._at_begin = done
@@ -64,7 +71,8 @@ class Progress:
 
     def _rate(self) -> str:
         others = "".join(f", {count:,} {name}" for name, count in self.extra.items())
-        return f"{self._speed():,.1f}/s{others}"
+        status = f", {self.status()}" if self.status is not None else ""
+        return f"{self._speed():,.1f}/s{others}{status}"
 
     def _left(self) -> str:
         speed = self._speed()
