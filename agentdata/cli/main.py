@@ -7,7 +7,7 @@ import sys
 import typer
 
 from agentdata import __version__
-from agentdata.cli import doctor, environments, harvest, look, sandbox, tasks
+from agentdata.cli import doctor, environments, evaluate, harvest, look, sandbox, tasks
 from agentdata.errors import AgentdataError, UsageError
 from sandboxes.errors import SandboxError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.add_typer(harvest.app, name="harvest")
 app.add_typer(environments.app, name="environments")
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(sandbox.app, name="sandbox")
 app.command("show")(look.show)
 app.command("check")(look.check)
