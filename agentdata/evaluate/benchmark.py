@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from agentdata.environments.swebench_rows import Triple
 from agentdata.errors import OwedError, UsageError
 from agentdata.journal import Finished, run_journaled
 from agentdata.records import Rejected, Task
+from agentdata.shards import read_table
 from sandboxes.engine import Engine
 from sandboxes.errors import EngineError, ImageError
 
@@ -98,6 +100,12 @@ def _download(name: str) -> Iterator[Place]:
         yield str(number), dict(row)
 
 
+def require_template(image: str) -> None:
+    """Raises UsageError for a name that would be the same for every task."""
+    if image and PLACE not in image:
+        raise UsageError(f"--image {image!r} names one image for all tasks: put {PLACE} where the instance stands.")
+
+
 def image_names(task: Task, template: str = "") -> tuple[str, ...]:
     """Names under which the image of a task may be here, the first being the one to pull.
 
@@ -116,10 +124,8 @@ def prepare(run: Path, rows: Callable[[], list[Triple | Rejected]], *, image: st
     """Write the run of those tasks whose images are here, after pulling what is not, if wanted.
 
     `image` is a name with {instance_id} in it, and overrides those of the rows; empty to keep them. What has no image
-    is rejected as `no-image`. Raises UsageError, RunError, SandboxError.
+    is rejected as `no-image`. Raises UsageError when there is no task left, RunError, SandboxError.
     """
-    if image and PLACE not in image:
-        raise UsageError(f"--image {image!r} names one image for all tasks: put {PLACE} where the instance stands.")
     with closing(Engine()) as engine:
         run_journaled(
             run,
@@ -131,6 +137,11 @@ def prepare(run: Path, rows: Callable[[], list[Triple | Rejected]], *, image: st
             unit="tasks",
             workers=workers,
         )
+    if not any(True for _ in read_table(run, "tasks", Task)):
+        first = next(read_table(run, "rejected", Rejected))
+        # Nothing is lost, and the same command may find more.
+        shutil.rmtree(run)
+        raise UsageError(f"No task can be evaluated; of {first.id}: {first.detail}")
 
 
 def _prepare(engine: Engine, template: str, pull: bool, job: TaskJob) -> Finished:

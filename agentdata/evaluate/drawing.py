@@ -6,14 +6,14 @@ from html import escape
 from agentdata.evaluate.report import Report
 from agentdata.records import Count
 
-WIDTH, LEFT, GAP = 920, 150, 70
+WIDTH, LEFT, GAP = 1060, 150, 70
 """Pixels: of the picture, before the first panel, and between panels."""
 PANEL = 270
 ROW = 30
 TOP = 84
 INK, FAINT, PAPER = "#1f2933", "#c5ced6", "#ffffff"
 RESOLVED, OTHER, MEAN = "#2a7f62", "#d9dfe4", "#b3541e"
-SECOND = LEFT + PANEL + GAP + 100
+SECOND = LEFT + PANEL + GAP + 220
 """Where the second panel begins."""
 
 
@@ -56,7 +56,8 @@ def _rates(report: Report) -> Iterator[str]:
     yield _line(low, y, high, y, MEAN, width=2)
     yield from (_line(x, y - 6, x, y + 6, MEAN, width=2) for x in (low, high))
     yield f'<circle cx="{mean:.1f}" cy="{y:.1f}" r="5" fill="{MEAN}"/>'
-    yield _text(LEFT + PANEL + 8, y + 4, f"{report.mean:.1%}", weight="600")
+    span = f"{100 * report.interval.low:.1f} to {100 * report.interval.high:.1f}"
+    yield _text(LEFT + PANEL + 8, y + 4, f"{report.mean:.1%} ({span})", weight="600")
 
 
 def _ends(title: str, ends: Sequence[Count], resolved: Sequence[Count]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from agentdata.environments.evaluation import END
 from agentdata.errors import RunError, UsageError, explain_os_error
 from agentdata.progress import Progress
 from agentdata.records import Prediction, TestResult, TestStatus, Verdict
@@ -91,11 +92,10 @@ class _Work:
 
     def call(self, timeout: float, workers: int) -> str:
         """Let the harness grade what it has no report of; why it failed as a whole, if so. Raises RunError."""
-        for prediction in self.predictions:
-            report = self._logs(prediction) / "report.json"
-            if not _report(report, prediction.instance_id):
-                # The harness takes a report that it was stopped in for one that it need not make.
-                report.unlink(missing_ok=True)
+        for prediction, verdict in zip(self.predictions, self.verdicts(), strict=True):
+            if verdict.reason == GRADER_ERROR:
+                # The harness takes any report for a finished one, also of tests that a fault cut off.
+                (self._logs(prediction) / "report.json").unlink(missing_ok=True)
         given = self.folder / f"{self.name}.jsonl"
         write_whole(given, "".join(f"{one.model_dump_json()}\n" for one in self.predictions))
         limit = min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
@@ -164,7 +164,8 @@ class _Work:
 
     def done(self) -> bool:
         """Whether the harness came to its end, and decided on everything."""
-        ended = any(self.folder.glob(f"*.{self.name}.json"))
+        asked = any(prediction.model_patch for prediction in self.predictions)
+        ended = any(self.folder.glob(f"*.{self.name}.json")) or not asked
         return ended and all(verdict.reason != GRADER_ERROR for verdict in self.verdicts())
 
     def verdicts(self) -> list[Verdict]:
@@ -177,8 +178,7 @@ class _Work:
         if not prediction.model_patch:
             reason = "empty-patch"
         elif report:
-            failed = "tests-failed" if report["patch_successfully_applied"] else "tests-did-not-run"
-            reason = "resolved" if report["resolved"] else failed
+            reason = _reason(report, logs / "test_output.txt")
         else:
             reason = _fault(logs / "run_instance.log")
         statuses = report.get("tests_status", {})
@@ -189,7 +189,7 @@ class _Work:
             reason=reason,
             fail_to_pass=_results(statuses.get("FAIL_TO_PASS", {})),
             pass_to_pass=_results(statuses.get("PASS_TO_PASS", {})),
-            log=_tail(logs / ("test_output.txt" if report else "run_instance.log")),
+            log=_text(logs / ("test_output.txt" if report else "run_instance.log"))[-LOG_CHARACTERS:],
             grader=self.grader,
         )
 
@@ -225,9 +225,17 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
             process.wait(seconds)
 
 
+def _reason(report: dict[str, Any], output: Path) -> str:
+    """Where a script did not come to its end its container was lost, which says nothing about the prediction."""
+    if report["resolved"]:
+        return "resolved"
+    if report["patch_successfully_applied"]:
+        return "tests-failed"
+    return "tests-did-not-run" if END in _text(output) else GRADER_ERROR
+
+
 def _fault(log: Path) -> str:
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    return next((reason for mark, reason in FAULTS.items() if mark in text), GRADER_ERROR)
+    return next((reason for mark, reason in FAULTS.items() if mark in _text(log)), GRADER_ERROR)
 
 
 def _results(outcomes: dict[str, list[str]]) -> tuple[TestResult, ...]:
@@ -235,5 +243,5 @@ def _results(outcomes: dict[str, list[str]]) -> tuple[TestResult, ...]:
     return tuple(TestResult(name=name, status=status) for kind, status in kinds for name in outcomes.get(kind, ()))
 
 
-def _tail(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:] if path.is_file() else ""
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

@@ -19,7 +19,7 @@ from agentdata.environments.grading import grade_predictions, read_triples
 from agentdata.environments.swebench_rows import Triple
 from agentdata.errors import RunError, UsageError
 from agentdata.evaluate import report as reports
-from agentdata.evaluate.benchmark import identify, prepare, read_benchmark
+from agentdata.evaluate.benchmark import identify, prepare, read_benchmark, require_template
 from agentdata.evaluate.drawing import draw
 from agentdata.evaluate.official import grade_officially, require_harness
 from agentdata.evaluate.outcomes import Outcome, outcomes_of
@@ -62,7 +62,10 @@ class Evaluation:
     prices: Prices = field(default_factory=Prices)
 
     def options(self) -> dict[str, object]:
-        """What a run is continued only with. Raises UsageError for files that are not there."""
+        """What a run is continued only with. Raises UsageError for what cannot be asked."""
+        require_template(self.image)
+        if bool(self.model) == bool(self.predictions):
+            raise UsageError("Give either a --model that works on the tasks, or --predictions that are to be graded.")
         return {
             "benchmark": self.benchmark,
             "identity": identify(self.benchmark),
@@ -149,10 +152,8 @@ def _submissions(
     say: Callable[[str], None],
 ) -> dict[int, list[Submitted]]:
     """What is graded, by run."""
-    if evaluation.predictions:
-        return {number: given(source, triples, say) for number, source in enumerate(evaluation.predictions, 1)}
     if roll_out is None:
-        raise UsageError("Nothing is to be evaluated: give a --model, or --predictions.")
+        return {number: given(source, triples, say) for number, source in enumerate(evaluation.predictions, 1)}
     roll_out(triples, run / "rollouts")
     runs = by_run(read_table(run / "rollouts", "trajectories", Trajectory))
     if not runs:

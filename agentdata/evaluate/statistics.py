@@ -5,8 +5,8 @@ attempts at one task are never taken for independent tasks.
 
 Interval: the percentile bootstrap over tasks (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
 Tasks are drawn with replacement, as many as there are, 10,000 times from a seeded generator; the interval holds the
-middle 95% of the means. Where every task has the same outcome resampling sees no spread; then the exact interval of a
-proportion takes its place (Clopper and Pearson, Biometrika 26, 1934).
+middle 95% of the means. Where all tasks are alike resampling sees no spread. Then the exact bound takes its place on the
+share of tasks that none of n was one of (Clopper and Pearson, Biometrika 26, 1934): these may have any value.
 
 Test: the sign-flip permutation test of paired differences (Fisher, The Design of Experiments, 1935, chapter 3), exact:
 the share of the 2^n ways of swapping the two sides, task by task, whose difference is at least as large as the observed
@@ -27,7 +27,7 @@ LEVEL = 0.95
 RESAMPLES = 10_000
 SEED = 0
 BOOTSTRAP = "percentile bootstrap over tasks"
-EXACT = "exact (Clopper-Pearson)"
+EXACT = "exact bound, all tasks being alike"
 
 
 class Interval(Record):
@@ -40,19 +40,12 @@ class Interval(Record):
 
 def rate_interval(rates: Sequence[Fraction]) -> Interval:
     """The interval of the mean rate of tasks. Raises ValueError without tasks."""
-    if set(rates) <= {Fraction(0)}:
-        return Interval(low=0.0, high=_most_unseen(len(rates)), method=EXACT)
-    if set(rates) <= {Fraction(1)}:
-        return Interval(low=1 - _most_unseen(len(rates)), high=1.0, method=EXACT)
-    return bootstrap(rates)
+    return _exact(rates, 0.0) if len(set(rates)) == 1 else bootstrap(rates)
 
 
 def difference_interval(differences: Sequence[Fraction]) -> Interval:
     """The interval of the mean difference of paired rates. Raises ValueError without tasks."""
-    if set(differences) <= {Fraction(0)}:
-        most = _most_unseen(len(differences))
-        return Interval(low=-most, high=most, method=EXACT)
-    return bootstrap(differences)
+    return _exact(differences, -1.0) if len(set(differences)) == 1 else bootstrap(differences)
 
 
 def bootstrap(values: Sequence[Fraction], *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
@@ -82,11 +75,11 @@ def sign_flip_test(differences: Sequence[Fraction]) -> float:
     return float(Fraction(extreme, 2 ** len(steps)))
 
 
-def _most_unseen(tasks: int) -> float:
-    """The upper end of the exact interval for what none of `tasks` showed. Raises ValueError without tasks."""
-    if not tasks:
-        raise ValueError("an interval needs at least one task")
-    return float(1 - ((1 - LEVEL) / 2) ** (1 / tasks))
+def _exact(values: Sequence[Fraction], lowest: float) -> Interval:
+    """The interval of a mean of equal values, which may lie between `lowest` and 1."""
+    value = float(values[0])
+    most_others = 1 - ((1 - LEVEL) / 2) ** (1 / len(values))
+    return Interval(low=value - most_others * (value - lowest), high=value + most_others * (1 - value), method=EXACT)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -77,7 +77,7 @@ def remarks(report: Report) -> list[str]:
         said.append(f"{report.second_grader} agrees on {agreed} of {len(report.outcomes)} verdicts.")
         said += [
             f"{one.task}, run {one.run}: {one.first} and {one.second}{f' ({one.explained})' if one.explained else ''}."
-            for one in report.disagreements
+            for one in report.disagreements[:MOST_LISTED]
         ]
     return [*said, *report.notes]
 
@@ -87,8 +87,8 @@ def report_markdown(report: Report) -> str:
     grids = [runs_grid(report), *([ends_grid(report)] if report.stops else []), reasons_grid(report)]
     parts = [f"# {report.model} on {report.benchmark}", f"{headline(report)}.", f"![figures]({PICTURE})"]
     parts += [_markdown(grid) for grid in grids]
-    parts += [f"- {remark}" for remark in remarks(report)]
-    parts += [f"- left out {one.id}: {one.reason}: {one.detail}" for one in report.left_out]
+    left_out = [f"left out {one.id}: {one.reason}: {one.detail}" for one in report.left_out]
+    parts.append("\n".join(f"- {remark}" for remark in [*remarks(report), *left_out]))
     return "\n\n".join(parts) + "\n"
 
 
