@@ -116,7 +116,7 @@ class Engine:
         """Every container that some process made through this package, running or not."""
         with self.call("listing containers") as api:
             found: list[dict[str, Any]] = api.containers(all=True, filters={"label": OWNER_LABEL})
-            return found
+            return [box for box in found if box["Labels"][OWNER_LABEL]]
 
     def reap(self) -> list[str]:
         """Remove the containers of dead owners; their ids."""
