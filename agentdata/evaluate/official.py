@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from agentdata.progress import Progress
 from agentdata.records import Prediction, TestResult, TestStatus, Verdict
 from agentdata.shards import write_whole
 from sandboxes.engine import Engine
+from sandboxes.errors import SandboxError
 
 GRADER_ERROR = "grader-error"
 TRIES = 2
@@ -102,8 +103,8 @@ class _Work:
         command = [sys.executable, "-m", "swebench.harness.run_evaluation", "--dataset_name", str(self.rows)]
         command += ["--predictions_path", given.name, "--run_id", self.name, "--timeout", str(round(timeout))]
         command += ["--max_workers", str(workers), "--open_file_limit", str(limit)]
-        with self._alone() as lock, self._no_container_left():
-            return self._watch(command, lock)
+        with self._alone() as lock, self._no_container_left() as engine:
+            return self._watch(command, lock, engine)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[int]:
@@ -119,7 +120,7 @@ class _Work:
             yield lock.fileno()
 
     @contextlib.contextmanager
-    def _no_container_left(self) -> Iterator[None]:
+    def _no_container_left(self) -> Iterator[Engine]:
         """Remove what this or an earlier call left of the containers of this run."""
         with contextlib.closing(Engine()) as engine:
 
@@ -131,23 +132,27 @@ class _Work:
 
             clear()
             try:
-                yield
+                yield engine
             finally:
                 clear()
 
-    def _watch(self, command: Sequence[str], lock: int) -> str:
+    def _watch(self, command: Sequence[str], lock: int, engine: Engine) -> str:
         """Run the harness to its end, showing how far it is; the last line of one that fails."""
         given = sum(bool(prediction.model_patch) for prediction in self.predictions)
-        done = self._finished()
-        with self.output.open("w") as log, Progress("official grading", given, done=done, unit="predictions") as shown:
+        done = self._reported()
+        with (
+            self.output.open("w") as log,
+            Progress("official grading", given, done=len(done), unit="predictions") as bar,
+        ):
             process = subprocess.Popen(
                 command, cwd=self.folder, stdout=log, stderr=log, pass_fds=[lock], start_new_session=True
             )
             try:
                 while process.poll() is None:
                     time.sleep(POLL_SECONDS)
-                    done, before = self._finished(), done
-                    shown.advance(done - before)
+                    done, before = self._reported(), done
+                    bar.advance(len(done - before))
+                    self._release(engine, done - before)
             finally:
                 _end(process)
         if not process.returncode:
@@ -155,12 +160,18 @@ class _Work:
         lines = self.output.read_text(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else f"status {process.returncode}"
 
+    def _release(self, engine: Engine, instances: Iterable[str]) -> None:
+        """Kill the containers of what is reported: the harness would give each 15 s to stop by itself."""
+        for instance in instances:
+            with contextlib.suppress(SandboxError), engine.call("stopping what is graded") as api:
+                api.kill(f"sweb.eval.{instance.lower()}.{self.name}")
+
     def _logs(self, prediction: Prediction) -> Path:
         model = prediction.model_name_or_path.replace("/", "__")
         return self.folder / "logs/run_evaluation" / self.name / model / prediction.instance_id
 
-    def _finished(self) -> int:
-        return sum((self._logs(prediction) / "report.json").is_file() for prediction in self.predictions)
+    def _reported(self) -> set[str]:
+        return {one.instance_id for one in self.predictions if (self._logs(one) / "report.json").is_file()}
 
     def done(self) -> bool:
         """Whether the harness came to its end, and decided on everything."""
