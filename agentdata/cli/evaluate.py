@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from agentdata.cli.rollouts import Endpoints, Requests, Workers
+from agentdata.errors import UsageError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from rich.table import Table
 
+    from agentdata.environments.swebench_rows import Triple
     from agentdata.evaluate.report import Report
     from agentdata.evaluate.telling import Grid
+    from agentdata.rollouts.recipe import RolloutRecipe
 
 Grader = Literal["official", "ours", "both"]
 
@@ -31,12 +38,17 @@ app = typer.Typer(cls=_BenchmarkFirst, help="Measure models on SWE-bench.", no_a
 @app.command("run")
 def run(
     benchmark: str = typer.Argument(..., metavar="verified|lite|full|FILE|TASKS", help="Rows, or a run of tasks."),
+    overrides: list[str] = typer.Argument(None, metavar="[KEY=VALUE...]", help="Overrides of the recipe."),
     output: Path = typer.Option(
         ..., "--output", "-o", metavar="RUN", help="Directory of the run; the same command continues it."
     ),
+    model: str = typer.Option("", "--model", "-m", help="Name that the endpoints serve; or gold or null, to check."),
+    endpoints: list[str] = Endpoints,
     predictions: list[str] = typer.Option(
         [], "--predictions", "-p", metavar="FILE", help="Predictions, `gold` or `empty`, instead of a model; one a run."
     ),
+    recipe: str = typer.Option("evaluate", "--recipe", help="Name or path of the recipe: the protocol."),
+    runs: int = typer.Option(0, "--runs", min=0, help="Attempts at each task; 0 for the recipe's."),
     instances: list[str] = typer.Option([], "--instance", "-i", metavar="ID", help="This instance; may be repeated."),
     limit: int = typer.Option(0, "--limit", min=0, help="Only the first so many tasks; 0 for all."),
     image: str = typer.Option("", "--image", metavar="NAME", help="Local images by name, with {instance_id} in it."),
@@ -45,20 +57,27 @@ def run(
         None, "--grader", help="By default official for benchmarks, ours for own tasks.", show_default=False
     ),
     timeout: float = typer.Option(
-        1800.0, "--timeout", min=1, help="Seconds that the tests of one prediction may take."
+        0.0, "--timeout", min=0, help="Seconds for the tests of one prediction; 0 for the recipe's, or 1800."
     ),
     price_in: float = typer.Option(0.0, "--price-in", min=0, help="Price of a million prompt tokens."),
     price_out: float = typer.Option(0.0, "--price-out", min=0, help="Price of a million sampled tokens."),
-    workers: int = typer.Option(2, "--workers", "-j", min=1, help="Predictions that are graded at once."),
+    workers: int = Workers,
+    graders: int = typer.Option(2, "--graders", min=1, help="Predictions that are graded at once."),
+    requests: int = Requests,
 ) -> None:
     """Evaluate on a benchmark and write predictions, verdicts and a report. The word `run` may be left out.
 
-    Example: agentdata evaluate verified --predictions preds.json -o runs/verified
+    Example: agentdata evaluate verified --model my-model --endpoint http://localhost:8000/v1 --runs 4 -o runs/verified
     """
+    import recipes
     from agentdata.cli.runs import interruptible
     from agentdata.evaluate.report import Prices
-    from agentdata.evaluate.run import Evaluation, evaluate
+    from agentdata.evaluate.run import TEST_SECONDS, Evaluation, evaluate
 
+    overrides = [*([f"attempts={runs}"] if runs else []), *(overrides or [])]
+    if overrides and not model:
+        raise UsageError(f"{overrides[0]} is for attempts of a --model: predictions are graded as they are.")
+    protocol = recipes.load_rollouts(recipe, overrides) if model else None
     evaluation = Evaluation(
         benchmark,
         instances=tuple(instances),
@@ -66,15 +85,38 @@ def run(
         image=image,
         pull=pull,
         predictions=tuple(predictions),
+        model=model,
+        protocol=protocol.model_dump_json() if protocol else "",
         grader=grader,
-        test_seconds=timeout,
-        workers=workers,
+        test_seconds=timeout or (protocol.test_seconds if protocol else TEST_SECONDS),
+        workers=graders,
         prices=Prices(prompt=price_in, completion=price_out),
     )
+    evaluation.options()
+    attempted = (output / "rollouts/manifest.json").is_file()
+    roll_out = None
+    if protocol and not attempted:
+        roll_out = _roller(model, endpoints, protocol, workers=workers, requests=requests)
     with interruptible(output):
-        report = evaluate(output, evaluation, None, lambda sentence: print(sentence, file=sys.stderr))
+        report = evaluate(output, evaluation, roll_out, lambda sentence: print(sentence, file=sys.stderr))
     show(report)
     print(f"\n{output}: report.md, report.svg, report.json and, for each run, preds.json")
+
+
+def _roller(
+    model: str, endpoints: list[str], protocol: "RolloutRecipe", *, workers: int, requests: int
+) -> "Callable[[Sequence[Triple], Path], object]":
+    """What makes the attempts. They are graded later, by whom the evaluation says."""
+    from agentdata.rollouts.choosing import choose_policy
+    from agentdata.rollouts.run import Crew, run_rollouts
+
+    make_policy = choose_policy(model, endpoints, protocol, requests=requests)
+
+    def roll_out(triples: "Sequence[Triple]", run: Path) -> object:
+        crew = Crew(attempts=workers)
+        return run_rollouts(run, triples, protocol, make_policy, model=model, asked={}, crew=crew, grading=False)
+
+    return roll_out
 
 
 @app.command("compare")

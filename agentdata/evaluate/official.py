@@ -32,8 +32,6 @@ GRADER_ERROR = "grader-error"
 TRIES = 2
 """Calls of the harness: it drops what an engine's fault broke, and does it when it is called again."""
 POLL_SECONDS = 1.0
-PATIENCE_SECONDS = 20.0
-"""What a harness gets to remove its containers when it is stopped."""
 OPEN_FILES = 4096
 LOG_CHARACTERS = 4000
 FAULTS = {">>>>> Patch Apply Failed": "patch-does-not-apply", "Test timed out after": "time-limit"}
@@ -226,14 +224,11 @@ def _token(folder: Path) -> str:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Stop a harness that still runs."""
-    for how, seconds in ((signal.SIGINT, PATIENCE_SECONDS), (signal.SIGKILL, PATIENCE_SECONDS)):
-        if process.poll() is not None:
-            return
+    """Kill a harness that still runs: what it reported is kept, and its containers are removed after it."""
+    if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _reason(report: dict[str, Any], output: Path) -> str:

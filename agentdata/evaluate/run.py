@@ -35,6 +35,7 @@ Grader = Literal["official", "ours", "both"]
 RollOut = Callable[[Sequence[Triple], Path], object]
 """Make the attempts at these tasks, as the table `trajectories` of a run in this directory, or finish that run."""
 ROWS = "rows.jsonl"
+TEST_SECONDS = 1800.0
 NO_FORM = "no-official-form"
 OURS = f"agentdata grader {GRADER}"
 
@@ -56,7 +57,7 @@ class Evaluation:
     """JSON text of the recipe of the attempts."""
     grader: Grader | None = None
     """Without one: official for rows of a benchmark, ours for tasks that were made here."""
-    test_seconds: float = 1800
+    test_seconds: float = TEST_SECONDS
     workers: int = 2
     """Tasks that are graded, or images that are pulled, at once."""
     prices: Prices = field(default_factory=Prices)
@@ -80,6 +81,8 @@ class Evaluation:
 
 def evaluate(run: Path, evaluation: Evaluation, roll_out: RollOut | None, say: Callable[[str], None]) -> Report:
     """Evaluate, or go on with an evaluation that was stopped. `say` is given sentences on what is left out.
+
+    `roll_out` is not needed where predictions are given, or all attempts are made already.
 
     Raises UsageError, RunError, SandboxError.
     """
@@ -152,9 +155,10 @@ def _submissions(
     say: Callable[[str], None],
 ) -> dict[int, list[Submitted]]:
     """What is graded, by run."""
-    if roll_out is None:
+    if evaluation.predictions:
         return {number: given(source, triples, say) for number, source in enumerate(evaluation.predictions, 1)}
-    roll_out(triples, run / "rollouts")
+    if roll_out is not None:
+        roll_out(triples, run / "rollouts")
     runs = by_run(read_table(run / "rollouts", "trajectories", Trajectory))
     if not runs:
         raise RunError(f"No attempt was made: the table `rejected` of {run / 'rollouts'} says why.")
