@@ -37,7 +37,11 @@ SMOKE_FILES = 24
 PATIENCE = 3
 """Locks at one Python that fail to be installed or to work before the next Python is tried."""
 MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
-EXPENSIVE = ("install-failed", "import-failed", "collect-failed", "leak", "hang")
+ORDER = (
+    *("unresolvable", "no-python", "system-packages", "limit-exceeded", "hang"),
+    *("install-failed", "import-failed", "collect-failed", "leak"),
+)
+"""Reasons of failed attempts; what stands later came further."""
 
 
 @dataclass
@@ -118,8 +122,7 @@ def _verdict(attempts: Sequence[BuildAttempt]) -> tuple[str, str]:
     """The reason of the attempt that came furthest, and the end of its log."""
     if not attempts:
         return "no-python", "none of the available Pythons is permitted"
-    order = ("unresolvable", "no-python", "system-packages", "hang", *EXPENSIVE[:4])
-    furthest = max(attempts, key=lambda attempt: order.index(attempt.reason) if attempt.reason in order else -1)
+    furthest = max(attempts, key=lambda attempt: ORDER.index(attempt.reason) if attempt.reason in ORDER else -1)
     return furthest.reason, furthest.log[-1000:]
 
 

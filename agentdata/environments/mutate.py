@@ -1,7 +1,6 @@
 """Working code to tasks: mistakes that break tests which passed, each in an image whose one commit holds it."""
 
 import random
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,29 +10,23 @@ from pathlib import Path
 
 from agentdata.environments.derive import TABLES, accepted, prove, rejected
 from agentdata.environments.mutations import Mutation, candidates, is_mutable
+from agentdata.environments.owed import owing
 from agentdata.environments.recipe import EnvironmentRecipes
+from agentdata.environments.removed import APPLY, bake, require_environment
 from agentdata.environments.run import build_environments
 from agentdata.environments.selection import MutationOutcome, select
 from agentdata.environments.snapshot import Snapshot
 from agentdata.environments.statements import Failure, describe
 from agentdata.environments.testing import TestRun, run_tests
-from agentdata.errors import OwedError, UsageError
+from agentdata.errors import UsageError
 from agentdata.harvest.git import Repository
 from agentdata.journal import Finished, run_journaled
 from agentdata.records import Environment, GoldPatch, Manifest, Rejected, Task, TaskTests, TestCount
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
-from sandboxes.errors import SandboxError
-from sandboxes.images import BuildBox
 
 BASELINES = 2
 """Runs of the whole suite on the original code: what did not pass in each breaks no task."""
-APPLY = "git apply --whitespace=nowarn <<'END_OF_PATCH' || exit 1\n{patch}END_OF_PATCH\n"
-ONE_COMMIT = (
-    'export GIT_COMMITTER_DATE="$(git log -1 --format=%cI)" GIT_COMMITTER_NAME="$(git log -1 --format=%cn)" '
-    'GIT_COMMITTER_EMAIL="$(git log -1 --format=%ce)" && git commit -q --all --amend --no-edit && '
-    "git reflog expire --expire=now --all && git gc -q --prune=now"
-)
 
 
 @dataclass(frozen=True)
@@ -108,8 +101,12 @@ def plan(engine: Engine, environments: Path, options: MutateOptions) -> Iterator
     """The files of the newest environment of each repository, in an order drawn from the seed."""
     newest = {one.repo: one for one in read_table(environments, "environments", Environment)}
     if not newest:
-        raise UsageError(f"{environments} holds no environment: its table `rejected` says why none could be built.")
+        raise UsageError(
+            f"{environments} holds no environment: give a run of `agentdata environments build`; if it is one, its table "
+            "`rejected` says why none could be built."
+        )
     for environment in newest.values():
+        require_environment(engine, environment)
         runs = [_run_suite(engine, environment, "", options.timeout) for _ in range(BASELINES)]
         passing = frozenset.intersection(*(_passing(run) for run in runs))
         with Repository(Path(environment.git_dir)) as repository:
@@ -124,12 +121,9 @@ def plan(engine: Engine, environments: Path, options: MutateOptions) -> Iterator
 
 def _run_suite(engine: Engine, environment: Environment, patch: str, timeout: float) -> TestRun:
     """The whole test suite in a fresh sandbox, with a patch applied. Raises OwedError when the sandbox fails."""
-    try:
-        with engine.open(environment.image) as sandbox:
-            prepare = APPLY.format(patch=patch) if patch else ""
-            return run_tests(sandbox, environment.test_command, (), timeout=timeout, prepare=prepare)
-    except SandboxError as error:
-        raise OwedError(str(error)) from error
+    with owing(), engine.open(environment.image) as sandbox:
+        prepare = APPLY.format(patch=patch, options="") if patch else ""
+        return run_tests(sandbox, environment.test_command, (), timeout=timeout, prepare=prepare)
 
 
 def _passing(run: TestRun) -> frozenset[str]:
@@ -161,7 +155,7 @@ def _outcome(engine: Engine, options: MutateOptions, job: FileJob, mutation: Mut
     counts = tuple(
         TestCount(name=name, runs=1, passed_before=int(name in passing), passed_after=1) for name in sorted(job.passing)
     )
-    log = run.doubt if run.doubt.startswith(("time-limit", "not-prepared", "no-report")) else ""
+    log = run.doubt if run.doubt.startswith(("time-limit", "limit-exceeded", "not-prepared", "no-report")) else ""
     return MutationOutcome(repo=job.environment.repo, mutation=mutation, counts=() if log else counts, log=log)
 
 
@@ -176,7 +170,8 @@ def _prove(engine: Engine, options: MutateOptions, job: FileJob, outcome: Mutati
         fail_to_pass=(),
         pass_to_pass=(),
     )
-    image = _image(engine, environment, mutation)
+    image = f"agentdata/task:{environment.id}-{mutation.id}"
+    bake(engine, environment, image, mutation.patch)
     found = prove(image, tests, mutation.gold_patch, engine, options.sweeps, options.timeout)
     if found.reason:
         return rejected(name, environment.repo, found.reason, found.detail)
@@ -195,18 +190,3 @@ def _prove(engine: Engine, options: MutateOptions, job: FileJob, outcome: Mutati
         licence=job.licence,
     )
     return accepted(task, found.tests(tests), GoldPatch(id=name, patch=mutation.gold_patch), environment)
-
-
-def _image(engine: Engine, environment: Environment, mutation: Mutation) -> str:
-    """An image whose one commit holds the mistake, and no object the original. Raises OwedError."""
-    name = f"agentdata/task:{environment.id}-{mutation.id}"
-    script = f"cd /testbed && {{ {APPLY.format(patch=mutation.patch)}}}\n{ONE_COMMIT}"
-    try:
-        with BuildBox(engine, environment.image) as box:
-            done = box.run(f"su agent -s /bin/bash -c {shlex.quote(script)}")
-            if done.status:
-                raise OwedError(f"The mistake {mutation.id} does not go into {environment.image}: {done.text[-300:]}")
-            box.commit(name, labels={"agentdata.environment": environment.id})
-    except SandboxError as error:
-        raise OwedError(str(error)) from error
-    return name
