@@ -188,7 +188,7 @@ def unpinned(requirement: str) -> str:
 
 def index_unreachable(messages: str) -> IndexUnreachableError:
     """The error for a tool that said it cannot reach the index."""
-    place = re.search(r"https?://[^\s/)]+", messages)
+    place = re.search(r"https?://[^\s/)]+", re.sub(r"//[^/@\s]*@", "//", messages))
     cause = " ".join(messages.split()).rpartition("cause: ")[2].rpartition("Caused by: ")[2][-200:]
     return IndexUnreachableError(
         f"The package index {place[0] + ' ' if place else ''}does not answer: {cause}. Check the network and the "
