@@ -120,7 +120,7 @@ def plan(tasks: Path, predictions: str, instances: Sequence[str]) -> list[GradeJ
             task, tests, gold = triples[one.instance_id]
             jobs.append(GradeJob(task, tests, gold.patch, one, environments.get(task.environment)))
     if not any(isinstance(job, GradeJob) for job in jobs):
-        why = next((f" ({job.row.detail})" for job in jobs if isinstance(job, RefuseJob)), "")
+        why = next((f" ({job.row.reason}, {job.row.detail})" for job in jobs if isinstance(job, RefuseJob)), "")
         raise UsageError(f"None of the {len(given)} predictions of {predictions} can be graded with {tasks}{why}.")
     return jobs
 
