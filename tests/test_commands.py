@@ -1,4 +1,5 @@
-"""Whole commands on executable tasks: killed, given bad input, without an engine, without the images they need."""
+"""Whole commands on executable tasks: killed, given bad input, without an engine, without images, and beside the official
+harness."""
 
 import json
 import signal
@@ -9,18 +10,22 @@ import pytest
 
 from agentdata.environments.build import build_environment
 from agentdata.environments.derive import TABLES
+from agentdata.environments.exchange import write_rows
+from agentdata.environments.grading import read_triples
 from agentdata.environments.recipe import EnvironmentRecipe
 from agentdata.environments.run import add_build
+from agentdata.environments.swebench_rows import Triple
 from agentdata.journal import Finished as Rows
 from agentdata.journal import run_journaled
 from agentdata.records import BuildAttempt, Environment, GoldPatch, Record, Task, TaskTests
 from sandboxes.engine import Engine
 from tests import gradetoy
+from tests.bench_harness import BLANK, ROWS, run_official, run_ours
 from tests.histories import History
 from tests.runs import Finished, agentdata, finish, launch, table, wait_until
 
 NAME = "toy__calc-1"
-SLOW = gradetoy.diff({"calc/core.py": "import time\ntime.sleep(5)\n" + gradetoy.SOLVED["calc/core.py"]})
+SLOW = gradetoy.diff({"calc/core.py": "import time\ntime.sleep(3)\n" + gradetoy.SOLVED["calc/core.py"]})
 GOLD = gradetoy.diff(dict(gradetoy.SOLVED))
 
 
@@ -190,7 +195,9 @@ def larder(engine: Engine, tmp_path: Path) -> Iterator[tuple[Environment, Path]]
     assert isinstance(built, Environment), built
     write_run(tmp_path / "environments", _built(built, attempts), {**TABLES, "attempts": BuildAttempt})
     (history.path / "larder.py").write_text(files["larder.py"].replace("1", "2"))
-    task = gradetoy.task(built.image).model_copy(update={"environment": built.id, "repo": built.repo})
+    task = gradetoy.task(built.image).model_copy(
+        update={"environment": built.id, "repo": built.repo, "base_commit": built.commit}
+    )
     tests = gradetoy.task_tests("python -m pytest").model_copy(
         update={
             "test_patch": "",
@@ -220,3 +227,21 @@ def test_an_image_that_was_removed_is_made_again(
     done.succeeds()
     assert [row["reason"] for row in table(tmp_path / "out", "verdicts")] == ["resolved"]
     assert engine.images_have(environment.image)
+
+
+@pytest.mark.docker
+def test_the_official_harness_grades_exported_tasks_as_we_do(larder: tuple[Environment, Path], tmp_path: Path) -> None:
+    pytest.importorskip("swebench")
+    (triple,) = read_triples(larder[1])
+    solved, left = (renamed(triple, f"toy__calc-{number}") for number in (1, 2))
+    patches = {solved[0].id: solved[2].patch, left[0].id: BLANK}
+    assert not write_rows(tmp_path / ROWS, [solved, left]).rejected
+    official = run_official(tmp_path, "model", patches, 2, 60).outcomes
+    ours = run_ours([solved, left], patches, 2, 60).outcomes
+    for outcomes in (official, ours):
+        assert [outcomes[name].resolved for name in patches] == [True, False], (official, ours)
+
+
+def renamed(triple: Triple, name: str) -> Triple:
+    task, tests, gold = (record.model_copy(update={"id": name}) for record in triple)
+    return task, tests, gold  # type: ignore[return-value]
