@@ -79,19 +79,23 @@ def build_environment(
 
     Raises SandboxError, RunError and IndexUnreachableError: the environment is then owed.
     """
-    with git.Repository(git_dir) as repository:
-        try:
+    attempts: list[BuildAttempt] = []
+    try:
+        with git.Repository(git_dir) as repository:
             snapshot = Snapshot(repository, commit)
-            wishes = find_wishes(snapshot)
-            version = nearest_version(git_dir, commit)
-        except SourceError as error:
-            return Rejected(id=change_id or commit, repo=repo, stage=STAGE, reason=error.reason, detail=str(error)), []
-        build = _Build(engine, snapshot, repo, change_id, wishes, recipe or EnvironmentRecipe(), run, version)
-        environment = _first_that_works(build)
+            wishes, version = find_wishes(snapshot), nearest_version(git_dir, commit)
+            build = _Build(
+                engine, snapshot, repo, change_id, wishes, recipe or EnvironmentRecipe(), run, version, attempts
+            )
+            environment = _first_that_works(build)
+    except SourceError as error:
+        return Rejected(
+            id=change_id or commit, repo=repo, stage=STAGE, reason=error.reason, detail=str(error)
+        ), attempts
     if environment is not None:
-        return environment, build.attempts
-    reason, detail = _verdict(build.attempts)
-    return Rejected(id=change_id or commit, repo=repo, stage=STAGE, reason=reason, detail=detail), build.attempts
+        return environment, attempts
+    reason, detail = _verdict(attempts)
+    return Rejected(id=change_id or commit, repo=repo, stage=STAGE, reason=reason, detail=detail), attempts
 
 
 def rebuild(engine: Engine, environment: Environment, *, run: str = "") -> Environment:

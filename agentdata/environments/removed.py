@@ -10,7 +10,7 @@ from collections import defaultdict
 from agentdata.environments.build import rebuild
 from agentdata.environments.images import BuildError
 from agentdata.environments.owed import owing
-from agentdata.errors import OwedError
+from agentdata.errors import OwedError, SourceError
 from agentdata.records import Environment, Task
 from sandboxes.engine import Engine
 from sandboxes.images import BuildBox
@@ -31,7 +31,7 @@ def require_environment(engine: Engine, environment: Environment) -> None:
             return
         try:
             again = rebuild(engine, environment)
-        except BuildError as error:
+        except (BuildError, SourceError) as error:
             raise OwedError(_gone(environment.image, str(error)), final=True) from error
         if again.image != environment.image:
             raise OwedError(_gone(environment.image, f"today it is {again.image}, on {again.base_image}"), final=True)
