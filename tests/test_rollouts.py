@@ -139,7 +139,7 @@ def test_an_attempt_whose_policy_is_gone_is_owed_and_made_later(tmp_path: Path, 
             raise PolicyGone("nobody answers", final=True)
 
     recipe = recipes.load_rollouts("environmental")
-    with pytest.raises(RunError, match="2 of 2 attempts are owed.*nobody answers"):
+    with pytest.raises(RunError, match=r"2 of 2 attempts are owed.*nobody answers"):
         attempt_toy(tmp_path / "run", toy, lambda _: Gone(), attempts=2)
     attempt_toy(tmp_path / "run", toy, lambda _: NullPolicy(recipe.scaffold), attempts=2)
     assert [row.id for row in trajectories(tmp_path / "run")] == ["toy__calc-1/0", "toy__calc-1/1"]
