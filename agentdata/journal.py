@@ -1,21 +1,22 @@
 """Expensive work, kept row by row as it finishes: a journal beside the tables, turned into shards at the end.
 
 RUN/journal.jsonl holds one line for each finished job. A line that a stop tore is dropped, and its job is owed again.
-Jobs run in threads, since what they wait for runs elsewhere: in sandboxes, on a model's server.
+Jobs run in threads, since what they wait for runs elsewhere: in sandboxes, on a model's server. A job may have a second
+part, as the grading of an attempt: with threads and tries of its own, and what the first part gave is kept before it.
 """
 
 import json
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, Self, TypeVar
+from typing import IO, Generic, Protocol, Self, TypeVar
 
 from agentdata import __version__
 from agentdata.errors import OwedError, RunError, explain_os_error
@@ -28,6 +29,9 @@ GENERATOR = f"agentdata {__version__}"
 UNIT = "all"
 BACK_OFF = (1.0, 5.0, 20.0)
 """Seconds before each further try of a job that failed for no fault of its own."""
+STATUS = "status.txt"
+"""File of a run that says where it stands."""
+SECONDS_BETWEEN_LOOKS = 1.0
 MOST_OWED = 3
 """Jobs that may be given up one after the other before the run stops."""
 
@@ -58,6 +62,15 @@ class Finished:
         self.counts[f"rejected/{row.stage}/{row.reason}"] += 1
 
 
+@dataclass(frozen=True)
+class Then(Generic[Job]):
+    """The second part of each job. What it gives takes the place of what the first gave."""
+
+    work: Callable[[Job, Finished], Finished]
+    """Raises OwedError as the first part does; the first is not done again for it."""
+    workers: int
+
+
 class Journal:
     """The lines of finished jobs. Opening it drops a torn last line."""
 
@@ -65,6 +78,7 @@ class Journal:
         self.path = path
         self.places: dict[str, int] = {}
         """Key to the offset of its line."""
+        self._lock = threading.Lock()
         self._file: IO[bytes] = open(path, "a+b")  # noqa: SIM115 - closed on exit
         self._file.seek(0)
         place = 0
@@ -87,15 +101,19 @@ class Journal:
         """Keep what a job gave, durably."""
         rows = [[table, row.model_dump()] for table, row in finished.rows]
         line = json.dumps({"key": key, "counts": dict(finished.counts), "rows": rows}, ensure_ascii=False) + "\n"
-        self.places[key] = self._file.seek(0, os.SEEK_END)
-        self._file.write(line.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._lock:
+            place = self._file.seek(0, os.SEEK_END)
+            self._file.write(line.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.places[key] = place
 
     def read(self, key: str, tables: Mapping[str, type[Record]]) -> Finished:
         """What a finished job gave."""
-        self._file.seek(self.places[key])
-        line = json.loads(self._file.readline())
+        with self._lock:
+            self._file.seek(self.places[key])
+            text = self._file.readline()
+        line = json.loads(text)
         rows = [(table, tables[table].model_validate_json(json.dumps(row))) for table, row in line["rows"]]
         return Finished(rows, Counter(line["counts"]))
 
@@ -110,10 +128,13 @@ def run_journaled(
     title: str,
     unit: str,
     workers: int,
+    then: Then[Job] | None = None,
+    status: Callable[[], str] | None = None,
 ) -> Manifest:
     """Do every job of `plan()` that an earlier call with the same options did not finish; then write shards and manifest.
 
     `work` raises OwedError for a fault that is not the job's own: the job is tried again, and at last left owed.
+    `status` says what else is worth showing beside the progress.
     Raises UsageError for other options than before, RunError when jobs are owed.
     """
     with locked(run, (1, 1)):
@@ -122,43 +143,90 @@ def run_journaled(
             return read_manifest(run)
         remove_unfinished(run)
         jobs = plan()
+        last = _second if then is not None else str
         with Journal(run / "journal.jsonl") as journal:
-            owed = [job for job in jobs if job.key not in journal.places]
-            with Progress(title, len(jobs), done=len(jobs) - len(owed), unit=unit) as progress:
-                faults = _work_through(owed, work, journal, progress, workers)
+            parts = [_Part(work, workers, str)]
+            if then is not None:
+                parts.append(_Part(partial(_continue, then, journal, tables), then.workers, _second))
+            done = sum(last(job.key) in journal.places for job in jobs)
+            with Progress(title, len(jobs), done=done, unit=unit, status=status, file=run / STATUS) as progress:
+                faults = _Work(parts, jobs, journal, progress).do()
             if faults:
-                left = sum(job.key not in journal.places for job in jobs)
+                left = sum(last(job.key) not in journal.places for job in jobs)
                 raise RunError(f"{left} of {len(jobs)} {unit} are owed; run the same command again. {faults[-1]}")
-            manifest = _finish(run, jobs, journal, tables)
-        (run / "journal.jsonl").unlink()
+            manifest = _finish(run, [last(job.key) for job in jobs], journal, tables)
+        for name in ("journal.jsonl", STATUS):
+            (run / name).unlink(missing_ok=True)
         return manifest
 
 
-def _work_through(
-    jobs: Sequence[Job], work: Callable[[Job], Finished], journal: Journal, progress: Progress, workers: int
-) -> list[OwedError]:
-    """Run jobs in threads, journaling each; returns the faults for which some are owed."""
-    faults: list[OwedError] = []
-    given_up = 0
-    remaining = iter(jobs)
-    with _Threads(max(1, workers)) as pool:
-        tried = partial(_tried, work, pool.stopped)
-        running = {pool.submit(tried, job): job for job in islice(remaining, workers)}
-        while running:
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                job = running.pop(future)
-                outcome = future.result()
-                if isinstance(outcome, OwedError):
-                    faults.append(outcome)
-                    given_up += 1
-                else:
-                    given_up = 0
-                    _append(journal, job.key, outcome)
-                    progress.advance(1, **{name: count for name, count in outcome.counts.items() if "/" not in name})
-            if given_up < MOST_OWED:
-                running |= {pool.submit(tried, job): job for job in islice(remaining, len(done))}
-    return faults
+def _second(key: str) -> str:
+    return f"{key}#2"
+
+
+def _continue(then: Then[Job], journal: Journal, tables: Mapping[str, type[Record]], job: Job) -> Finished:
+    return then.work(job, journal.read(job.key, tables))
+
+
+@dataclass
+class _Part(Generic[Job]):
+    """One part of every job: what is done, by how many threads, and the key of its line."""
+
+    work: Callable[[Job], Finished]
+    workers: int
+    key: Callable[[str], str]
+    waiting: deque[Job] = field(default_factory=deque)
+    given_up: int = 0
+    """Jobs given up one after the other."""
+
+
+class _Work(Generic[Job]):
+    """The parts of all jobs, in threads. A part is journaled when it is done, and only then the next one waits."""
+
+    def __init__(self, parts: Sequence[_Part[Job]], jobs: Sequence[Job], journal: Journal, progress: Progress) -> None:
+        self.parts = parts
+        self.journal = journal
+        self.progress = progress
+        self.faults: list[OwedError] = []
+        self.running: dict[Future[Finished | OwedError], tuple[int, Job]] = {}
+        for job in jobs:
+            owed = [place for place, part in enumerate(parts) if part.key(job.key) not in journal.places]
+            if parts[-1].key(job.key) not in journal.places:
+                parts[owed[0]].waiting.append(job)
+
+    def do(self) -> list[OwedError]:
+        """Everything that is owed; the faults for which some of it still is."""
+        with ExitStack() as stack:
+            pools = [stack.enter_context(_Threads(max(1, part.workers))) for part in self.parts]
+            self._feed(pools)
+            while self.running:
+                done, _ = wait(self.running, SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+                self.progress.show()
+                for future in done:
+                    self._take(*self.running.pop(future), future.result())
+                self._feed(pools)
+        return self.faults
+
+    def _feed(self, pools: "Sequence[_Threads]") -> None:
+        for place, (part, pool) in enumerate(zip(self.parts, pools, strict=True)):
+            busy = sum(at == place for at, _ in self.running.values())
+            while part.waiting and busy < part.workers and part.given_up < MOST_OWED:
+                job = part.waiting.popleft()
+                self.running[pool.submit(_tried, part.work, pool.stopped, job)] = place, job
+                busy += 1
+
+    def _take(self, place: int, job: Job, outcome: Finished | OwedError) -> None:
+        part = self.parts[place]
+        if isinstance(outcome, OwedError):
+            self.faults.append(outcome)
+            part.given_up += 1
+            return
+        part.given_up = 0
+        _append(self.journal, part.key(job.key), outcome)
+        if part is not self.parts[-1]:
+            self.parts[place + 1].waiting.append(job)
+            return
+        self.progress.advance(1, **{name: count for name, count in outcome.counts.items() if "/" not in name})
 
 
 def _append(journal: Journal, key: str, finished: Finished) -> None:
@@ -194,11 +262,11 @@ class _Threads(ThreadPoolExecutor):
         self.shutdown(wait=error is None, cancel_futures=error is not None)
 
 
-def _finish(run: Path, jobs: Sequence[Keyed], journal: Journal, tables: Mapping[str, type[Record]]) -> Manifest:
+def _finish(run: Path, keys: Sequence[str], journal: Journal, tables: Mapping[str, type[Record]]) -> Manifest:
     """Shards in the order of the jobs, whatever the order in which they finished."""
     with UnitOutput(run, UNIT) as output:
-        for job in jobs:
-            finished = journal.read(job.key, tables)
+        for key in keys:
+            finished = journal.read(key, tables)
             output.counts.update(finished.counts)
             for table, row in finished.rows:
                 output.write(table, row)

@@ -630,13 +630,18 @@ class Step(Record):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt_token_ids: tuple[int, ...] = ()
-    """Tokens of the whole prompt, where the server gives them."""
+    """Tokens of the prompt, where the server gives them: what follows the prompt and reply of the step before where
+    `continues`, else the whole."""
+    continues: bool = False
+    """Whether the prompt begins with the tokens of the prompt and the reply of the step before."""
     token_ids: tuple[int, ...] = ()
     """Tokens that were sampled, where the server gives them."""
     logprobs: tuple[float, ...] = ()
     """Natural logarithm of the probability of each sampled token, where the server gives them."""
     seconds: float = 0.0
     """What the policy took."""
+    elided: int = 0
+    """Oldest observations that the policy did not see any more at this turn."""
 
 
 class Trajectory(Record):
@@ -667,8 +672,6 @@ class Trajectory(Record):
     """A sentence on why it stopped, where the reason alone does not tell."""
     submission: str
     """Diff of the tree against the base, computed outside of the policy's reach."""
-    trimmed: str = ""
-    """How the conversation was shortened when it grew too long; empty while it was append-only."""
     leaks: tuple[str, ...] = ()
     """`kind: command` of each command that looked for what the environment must not hold: later history, the package
     index, the tests that decide."""

@@ -12,6 +12,7 @@ from agentdata.errors import UsageError
 from agentdata.harvest.languages import LANGUAGES
 from agentdata.harvest.recipe import HarvestRecipe
 from agentdata.records import Record
+from agentdata.rollouts.recipe import RolloutRecipe
 
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
@@ -41,6 +42,14 @@ def load_environments(name: str) -> EnvironmentRecipes:
     """How environments are built, by name or path. Raises UsageError."""
     path, values = _read(name)
     return _fitted(path, values, EnvironmentRecipes)
+
+
+def load_rollouts(name: str, overrides: Sequence[str] = ()) -> RolloutRecipe:
+    """How a policy works on tasks, by name or path, with overrides. Raises UsageError."""
+    path, values = _read(name)
+    for override in overrides:
+        _override(values, override)
+    return _fitted(path, {**values, "scaffold": load_scaffold(str(values.get("scaffold", "")))}, RolloutRecipe)
 
 
 def _read(name: str) -> tuple[Path, dict[str, Any]]:

@@ -178,8 +178,10 @@ class DockerSandbox:
             if time.monotonic() >= until:
                 return
             time.sleep(0.1)
-        reason = self.stopped_for or self.engine.why_gone(self.id)
-        raise SandboxGone(f"The sandbox of {self.image} is gone, {reason}. Start again in a new one.")
+        reason, by_commands = (self.stopped_for, True) if self.stopped_for else self.engine.why_gone(self.id)
+        raise SandboxGone(
+            f"The sandbox of {self.image} is gone, {reason}. Start again in a new one.", by_commands=by_commands
+        )
 
     def close(self) -> None:
         """Remove the container. Safe to call twice, and from another thread."""

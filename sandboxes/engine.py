@@ -109,8 +109,8 @@ class Engine:
             self.remove(container)
         return left
 
-    def why_gone(self, container: str) -> str:
-        """What the engine's log of events says about the end of a container."""
+    def why_gone(self, container: str) -> tuple[str, bool]:
+        """What the engine's log of events says about the end of a container; whether its commands are to blame."""
         try:
             with self.call("reading events") as api:
                 now = time.time()
@@ -119,13 +119,13 @@ class Engine:
                 # Read to its end, the stream still holds its connection.
                 stream._response.close()
         except SandboxError:
-            return "and the engine does not answer"
+            return "and the engine does not answer", False
         actions = {event.get("Action", "") for event in events}
         if "oom" in actions:
-            return "it ran out of memory (limit: Limits.memory_bytes)"
+            return "it ran out of memory (limit: Limits.memory_bytes)", True
         if not actions & {"die", "kill", "destroy"}:
-            return "the engine was restarted or somebody removed it"
-        return "it was killed from outside"
+            return "the engine was restarted or somebody removed it", False
+        return "it was killed from outside", False
 
     def adopt(self, sandbox: "DockerSandbox") -> None:
         """Remember a live sandbox: it is watched, and closed at exit."""

@@ -22,4 +22,8 @@ class ImageError(SandboxError):
 
 
 class SandboxGone(SandboxError):  # noqa: N818
-    """The sandbox died while it was used."""
+    """The sandbox died while it was used. `by_commands`: what ran in it is to blame, as it passed a limit."""
+
+    def __init__(self, text: str, *, by_commands: bool = False) -> None:
+        super().__init__(text)
+        self.by_commands = by_commands

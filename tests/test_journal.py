@@ -9,7 +9,7 @@ import pytest
 
 from agentdata import journal
 from agentdata.errors import OwedError, RunError, UsageError
-from agentdata.journal import Finished, run_journaled
+from agentdata.journal import Finished, Then, run_journaled
 from agentdata.records import GoldPatch, Manifest, Rejected
 from agentdata.shards import read_table
 from tests.runs import contents
@@ -126,3 +126,43 @@ def test_other_options_are_refused(tmp_path: Path) -> None:
     run(tmp_path / "run")
     with pytest.raises(UsageError, match="option was 'x' and is now 'y'"):
         run(tmp_path / "run", option="y")
+
+
+def test_a_second_part_takes_the_place_of_the_first_which_is_not_done_again_for_it(tmp_path: Path) -> None:
+    drawn: list[str] = []
+
+    def draw(job: Number) -> Finished:
+        drawn.append(job.key)
+        return double(job)
+
+    def grade(job: Number, drawn: Finished) -> Finished:
+        if job.value in broken:
+            raise OwedError("the grader is gone", final=True)
+        (_, row), *_ = drawn.rows
+        assert isinstance(row, GoldPatch)
+        finished = Finished(counts=Counter(graded=1))
+        finished.add("gold", row.model_copy(update={"patch": row.patch + "graded\n"}))
+        return finished
+
+    def both(path: Path) -> Manifest:
+        return run_journaled(
+            path,
+            {},
+            lambda: [Number(value) for value in range(6)],
+            draw,
+            tables=TABLES,
+            title="drawing",
+            unit="numbers",
+            workers=2,
+            then=Then(grade, 2),
+        )
+
+    broken = {2, 4}
+    with pytest.raises(RunError, match="2 of 6 numbers are owed"):
+        both(tmp_path / "run")
+    broken = set()
+    manifest = both(tmp_path / "run")
+    assert sorted(drawn) == [f"number-{n}" for n in range(6)]
+    assert {count.name: count.count for count in manifest.counts} == {"graded": 6}
+    rows = list(read_table(tmp_path / "run", "gold", GoldPatch))
+    assert [row.patch for row in rows] == [f"{2 * n} é\ngraded\n" for n in range(6)]

@@ -178,12 +178,20 @@ def _undeclared(build: _Build, reason: str) -> str:
 def candidates(wishes: Wishes, recipe: EnvironmentRecipe) -> Iterator[tuple[str, Level]]:
     """Pythons and levels in the order in which they are tried."""
     pythons = (recipe.python,) if recipe.python else choose_pythons(wishes, tuple(RELEASED))
-    levels: list[Level] = [level for level in locks.LEVELS if level != "newest"]
-    if recipe.lock:
-        levels = ["as-declared"]
-    yield from ((python, level) for python in pythons for level in levels)
+    yield from ((python, level) for python in pythons for level in _levels(wishes, python, recipe))
     if not recipe.lock and not recipe.until:
         yield from ((python, "newest") for python in pythons)
+
+
+def _levels(wishes: Wishes, python: str, recipe: EnvironmentRecipe) -> list[Level]:
+    if recipe.lock:
+        return ["as-declared"]
+    levels: list[Level] = [level for level in locks.LEVELS if level != "newest"]
+    if wishes.until < RELEASED.get(python, ""):
+        # What tests are run with seldom works on a Python that came after it.
+        levels.remove("newer-tests")
+        levels.insert(1, "newer-tests")
+    return levels
 
 
 def _record(

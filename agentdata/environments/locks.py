@@ -21,13 +21,13 @@ from agentdata.environments.dependencies import RELEASED, Wishes
 from agentdata.errors import IndexUnreachableError, UsageError
 from agentdata.records import Record
 
-Level = Literal["as-declared", "excused", "unpinned", "resolvable", "newer-runner", "own", "newest"]
+Level = Literal["as-declared", "excused", "unpinned", "resolvable", "newer-tests", "own", "newest"]
 LEVELS: dict[Level, str] = {
     "as-declared": "everything that is declared",
     "excused": "everything; of packages without a version of that time, one from later",
     "unpinned": "the requirements of tests and build without their exact versions",
     "resolvable": "those requirements of the tests that can be resolved together",
-    "newer-runner": "as before, with pytest and what it needs from the first year of this Python, where older fail",
+    "newer-tests": "as before, with what the tests require from the first year of this Python, where older fail",
     "own": "what the project itself requires, its build, and pytest",
     "newest": "what can be resolved without the limit of the date",
 }
@@ -157,8 +157,9 @@ def resolve(
         build = {name_of(requirement) for requirement in wishes.build}
         own = [unpinned(it) if name_of(it) in build and it not in wishes.run else it for it in own]
         tests = [unpinned(requirement) for requirement in tests]
-        if level == "newer-runner":
-            solver.excuse(RUNNER, until=first_year(python, until or wishes.until))
+        if level == "newer-tests":
+            required = [name_of(requirement) for requirement in tests]
+            solver.excuse(dict.fromkeys([*RUNNER, *required]), until=first_year(python, until or wishes.until))
         text, dropped = (solver.solve([*own, *tests]), []) if level == "unpinned" else solver.solve_most(own, tests)
     return Lock(
         python=python,

@@ -38,6 +38,9 @@ class Budget(Record):
     steps: int = Field(default=100, ge=0)
     context_tokens: int = Field(default=131_072, ge=0)
     """Prompt and reply together, as the server counts them."""
+    overflow: Literal["end", "elide-observations"] = "end"
+    """What happens when the context is full: the attempt ends, or the oldest observations are left out of what the
+    policy sees, which is recorded with each step."""
     tokens: int = Field(default=0, ge=0)
     """Sampled in all."""
     seconds: float = Field(default=3600, ge=0)
