@@ -7,7 +7,7 @@ import sys
 import typer
 
 from agentdata import __version__
-from agentdata.cli import doctor, environments, harvest, look, rollouts, runs, sandbox, tasks
+from agentdata.cli import doctor, environments, harvest, look, rollouts, runs, sandbox, tasks, trajectories
 from agentdata.errors import AgentdataError, UsageError
 from sandboxes.errors import SandboxError
 
@@ -22,6 +22,7 @@ harvest.app.command("environmental")(rollouts.environmental)
 app.add_typer(harvest.app, name="harvest")
 app.add_typer(environments.app, name="environments")
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(trajectories.app, name="trajectories")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(runs.app, name="runs")
 app.command("show")(look.show)
