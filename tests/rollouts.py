@@ -1,7 +1,7 @@
 """Made trajectories: small ones by hand, and any that hypothesis can think of."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hypothesis import strategies as st
@@ -165,24 +165,28 @@ def any_step(draw: st.DrawFn, number: int) -> Step:
     )
 
 
+def fenced_call(function: FunctionCall) -> str:
+    """A call as mini-swe-agent's text form has it."""
+    return f"```bash\n{json.loads(function.arguments)['command']}\n```"
+
+
 @st.composite
-def any_text_step(draw: st.DrawFn, number: int) -> Step:
+def any_text_step(draw: st.DrawFn, number: int, write: Callable[[FunctionCall], str]) -> Step:
     """A turn whose call stands in its text, as the parser reads it."""
     command = draw(st.text("abc <>&\"'=/.\n", max_size=20).map(lambda text: f"x{text}y"))
-    made = ToolCall(
-        id=f"call_{number + 1:04}_0", function=FunctionCall(name="bash", arguments=json.dumps({"command": command}))
-    )
+    made = ToolCall(id=f"any-{number}", function=FunctionCall(name="bash", arguments=json.dumps({"command": command})))
     words = draw(st.text("abc .\n", max_size=20))
     seen = Observation(tool_call_id=made.id, content=draw(TEXT), status=draw(st.integers(0, 3)))
-    return Step(content=f"{words}\n{xml_call(made.function)}", tool_calls=(made,), observations=(seen,))
+    return Step(content=f"{words}\n{write(made.function)}", tool_calls=(made,), observations=(seen,))
 
 
 @st.composite
 def any_attempt(draw: st.DrawFn) -> Trajectory:
     """An attempt with at least one step."""
-    form: CallForm = draw(st.sampled_from(["tool-calls", "xml"]))
-    make = any_step if form == "tool-calls" else any_text_step
-    steps = [draw(make(number)) for number in range(draw(st.integers(1, 4)))]
+    form: CallForm = draw(st.sampled_from(["tool-calls", "xml", "fenced"]))
+    write = {"tool-calls": None, "xml": xml_call, "fenced": fenced_call}[form]
+    numbers = range(draw(st.integers(1, 4)))
+    steps = [draw(any_text_step(number, write) if write else any_step(number)) for number in numbers]
     if form == "tool-calls" and not any(one.tool_calls for one in steps):
         steps.append(step(9, "ls", "calc.py\n"))
     resolved = draw(st.sampled_from([True, False, None]))

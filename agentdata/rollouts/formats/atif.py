@@ -12,7 +12,7 @@ from typing import Any
 
 from agentdata.records import Message, Observation, Step, ToolCall, Trajectory
 from agentdata.rollouts.formats.imported import OURS, keep
-from agentdata.rollouts.formats.turns import seen_extras
+from agentdata.rollouts.formats.turns import SEEN_EXTRAS
 
 VERSION = "ATIF-v1.7"
 LOST = ("submission, verdict and exit statuses outside of `extra`, where they are",)
@@ -83,7 +83,12 @@ def _step(step: Step) -> dict[str, Any]:
         made["tool_calls"] = [_call(call) for call in step.tool_calls]
     ids = {call.id for call in step.tool_calls}
     for observation in step.observations:
-        _answered(made, _source(observation, ids), observation.content, seen_extras(observation))
+        _answered(
+            made,
+            _source(observation, ids),
+            observation.content,
+            seen_extras(observation, {"tool_call_id": observation.tool_call_id}),
+        )
     metrics = {theirs: _plain(getattr(step, ours)) for ours, theirs in METRICS.items() if getattr(step, ours)}
     if metrics:
         made["metrics"] = metrics
@@ -91,8 +96,8 @@ def _step(step: Step) -> dict[str, Any]:
     return {**made, "extra": extra} if extra else made
 
 
-def _source(observation: Observation, ids: set[str]) -> str | None:
-    return observation.tool_call_id if observation.tool_call_id in ids else None
+def _statuses(observation: Observation) -> dict[str, Any]:
+    return observation.model_dump(include=set(SEEN_EXTRAS), exclude_defaults=True)
 
 
 def _plain(value: object) -> object:

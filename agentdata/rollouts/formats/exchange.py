@@ -125,6 +125,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any] | FormatError]]:
         return
     if openhands.is_history(whole):
         yield "", {"history": whole}
+    elif messages.is_conversation(whole):
+        yield "", {"messages": whole, "instance_id": _stem(path)}
     elif isinstance(whole, dict):
         yield "", whole
     elif isinstance(whole, list):

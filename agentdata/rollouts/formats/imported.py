@@ -46,9 +46,7 @@ def imported(
 ) -> Trajectory:
     """The record. What `row` keeps of ours under `agentdata` wins over defaults. Raises RowError."""
     prompt, steps = told
-    ours = row.get(OURS)
-    values: dict[str, Any] = {**_defaults(task, steps, submission, status), **fields}
-    values |= ours if isinstance(ours, Mapping) else {}
+    values: dict[str, Any] = {**_defaults(task, steps, submission, status), **fields, **ours(row)}
     values |= {"prompt": prompt, "steps": steps, "submission": usable(submission, "submission")}
     values["form"] = form
     try:
@@ -81,6 +79,12 @@ def _defaults(task: str, steps: Sequence[Step], submission: str, status: str) ->
         "created_at": "",
         "generator": "",
     }
+
+
+def ours(row: Row) -> dict[str, Any]:
+    """What a part of a row keeps of ours."""
+    found = row.get(OURS)
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def keep(trajectory: Trajectory) -> dict[str, Any]:

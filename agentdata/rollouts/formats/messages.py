@@ -4,20 +4,21 @@ Read: SWE-smith trajectories (tool, xml and ticks), SWE-rebench-openhands-trajec
 `tools`, nebius/SWE-agent-trajectories (roles `ai`, texts under `text`), rows with `reasoning_content` as those of
 daVinci-Dev, and our own. Written: one row for each trajectory, `tools` and arguments as JSON text.
 
-Not held: tokens, log-probabilities and seconds of steps, exit statuses of commands, the tests behind a verdict and its
-log. SWE-smith's form holds no commit, no licence and no call apart from its text either.
+Not held: tokens, log-probabilities and seconds of steps, calls that could not be read, exit statuses of commands, the
+tests behind a verdict and its log. SWE-smith's form holds no commit, no licence and no call apart from its text either.
 """
 
 from typing import Any
 
 from agentdata.environments.row_fields import Row, RowError, from_json
-from agentdata.records import CallForm, Message, Trajectory, Verdict
+from agentdata.records import Message, Trajectory, Verdict
 from agentdata.rollouts.formats.imported import ATTEMPT_UNKNOWN, first_text, imported, repo_of, tools_text, verdict_of
 from agentdata.rollouts.formats.turns import read_turns, with_form, write_turn
 from agentdata.rollouts.samples import seen, xml_words
 
 LOST = (
     "tokens, log-probabilities, seconds and finish reasons of steps",
+    "calls that could not be read, which were never shown again",
     "exit statuses of commands and how much of an output was cut",
     "the tests behind a verdict, and its log",
 )
@@ -31,13 +32,17 @@ def is_row(row: Row) -> bool:
     return any(row.get(column) is not None for column in COLUMNS)
 
 
+def is_conversation(turns: object) -> bool:
+    """Whether a list is one conversation, and not one of rows."""
+    return isinstance(turns, list) and bool(turns) and all(isinstance(turn, dict) and "role" in turn for turn in turns)
+
+
 def read_row(row: Row) -> Trajectory:
     """A trajectory. Raises RowError."""
     column = next(column for column in COLUMNS if row.get(column) is not None)
     turns = row[column]
-    given = first_text(row, "form")
-    form: CallForm | None = given if given in ("tool-calls", "xml", "fenced") else None  # type: ignore[assignment]
-    told, form = with_form(read_turns(from_json(turns, column) if isinstance(turns, str) else turns), form)
+    turns = from_json(turns, column) if isinstance(turns, str) else turns
+    told, form = with_form(read_turns(turns), row.get("form"))
     task = first_text(row, "instance_id", "task", "task_id")
     if not task:
         raise RowError("missing-column", "instance_id is absent or empty")

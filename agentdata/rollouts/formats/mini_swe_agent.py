@@ -13,7 +13,7 @@ from typing import Any
 
 from agentdata.environments.row_fields import Row
 from agentdata.records import Step, StopReason, ToolCall, Trajectory
-from agentdata.rollouts.formats.imported import OURS, first_text, imported, keep, tools_text
+from agentdata.rollouts.formats.imported import OURS, first_text, imported, keep, ours, tools_text
 from agentdata.rollouts.formats.turns import read_turns, seen_extras, step_extras, told_steps, with_form, write_turn
 
 LOST = ("calls of other tools than bash among the actions that its inspector shows", "costs")
@@ -51,7 +51,7 @@ def read_row(row: Row, name: str) -> Trajectory:
     """A trajectory; `name` is the file's. Raises RowError."""
     info = row["info"]
     submission = first_text(info, "submission")
-    told, form = with_form(read_turns(list(_spoken(row["messages"], submission)), _told))
+    told, form = with_form(read_turns(list(_spoken(row["messages"], submission)), _told), ours(info).get("form"))
     config = info.get("config")
     model = config.get("model") if isinstance(config, dict) else {}
     return imported(
@@ -83,10 +83,9 @@ def _told(turn: Row) -> Row:
     extra = turn.get("extra")
     if not isinstance(extra, dict):
         return {}
-    ours = extra.get(OURS)
     status = extra.get("returncode")
     told = {"status": status} if isinstance(status, int) else {}
-    return {**told, **_usage(extra), **(ours if isinstance(ours, dict) else {})}
+    return {**told, **_usage(extra), **ours(extra)}
 
 
 def _usage(extra: Row) -> dict[str, Any]:
@@ -105,7 +104,7 @@ def write_file(trajectory: Trajectory) -> dict[str, Any]:
     """The content of a `.traj.json` file."""
     messages: list[dict[str, Any]] = [write_turn(message) for message in trajectory.prompt]
     for step, turn, answers in told_steps(trajectory):
-        messages.append({**turn, "extra": _acting(step)})
+        messages.append({**turn, "extra": _acting(step, turn)})
         for observation, answer in answers:
             messages.append(
                 {
@@ -114,7 +113,7 @@ def write_file(trajectory: Trajectory) -> dict[str, Any]:
                         "raw_output": observation.content,
                         "returncode": observation.status,
                         "exception_info": "",
-                        OURS: seen_extras(observation),
+                        OURS: seen_extras(observation, answer),
                     },
                 }
             )
@@ -134,10 +133,10 @@ def write_file(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
-def _acting(step: Step) -> dict[str, Any]:
+def _acting(step: Step, turn: Row) -> dict[str, Any]:
     usage = {"prompt_tokens": step.prompt_tokens, "completion_tokens": step.completion_tokens}
     actions = [action for call in step.tool_calls if (action := _action(call))]
-    return {"actions": actions, "cost": 0.0, "response": {"usage": usage}, OURS: step_extras(step)}
+    return {"actions": actions, "cost": 0.0, "response": {"usage": usage}, OURS: step_extras(step, turn)}
 
 
 def _action(call: ToolCall) -> dict[str, Any]:

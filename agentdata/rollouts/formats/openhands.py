@@ -13,7 +13,7 @@ from typing import Any
 
 from agentdata.environments.row_fields import Row, RowError, from_json
 from agentdata.records import Message, Observation, Step, Trajectory
-from agentdata.rollouts.formats.imported import OURS, first_text, imported, keep
+from agentdata.rollouts.formats.imported import OURS, first_text, imported, keep, ours
 from agentdata.rollouts.formats.openhands_old import old_turns, shell_text
 from agentdata.rollouts.formats.turns import Told, read_turns, seen_extras, step_extras, told_steps, with_form, words
 
@@ -24,7 +24,7 @@ DEMONSTRATION = "demonstration"
 
 
 def is_row(row: Row) -> bool:
-    return isinstance(row.get("history"), list) and "trajectory" not in row
+    return isinstance(row.get("history"), list)
 
 
 def is_history(events: object) -> bool:
@@ -34,7 +34,7 @@ def is_history(events: object) -> bool:
 
 
 def _told(events: list[Any]) -> bool:
-    return any(event.keys() & {"kind", "action", "observation"} for event in events)
+    return any("role" not in event and event.keys() & {"kind", "action", "observation"} for event in events)
 
 
 def read_row(row: Row, name: str = "") -> Trajectory:
@@ -47,9 +47,8 @@ def read_row(row: Row, name: str = "") -> Trajectory:
     turns = list(turns_of(row["history"]))
     if not any(turn["role"] in ("system", "user") for turn in turns) and row.get("instruction"):
         turns.insert(0, {"role": "user", "content": row["instruction"]})
-    ours = instance.get(OURS)
-    ours = dict(ours) if isinstance(ours, dict) else {}
-    told, form = with_form(_with_extras(read_turns(turns, _ours), ours.pop("extras", None)))
+    kept = ours(instance)
+    told, form = with_form(_with_extras(read_turns(turns, _extras), kept.pop("extras", None)), kept.get("form"))
     metadata = row.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     task = first_text(row, "instance_id") or first_text(instance, "instance_id") or name
@@ -66,7 +65,7 @@ def read_row(row: Row, name: str = "") -> Trajectory:
     patch = first_text(result, "git_patch") or first_text(row, "git_patch")
     error = first_text(row, "error")
     status = "stuck" if "stuck" in error.lower() else "max_iterations" if "iteration" in error.lower() else error
-    return imported({OURS: ours}, task, told, form, submission=patch, status=status, **fields)
+    return imported({OURS: kept}, task, told, form, submission=patch, status=status, **fields)
 
 
 def _with_extras(told: Told, extras: object) -> Told:
@@ -91,7 +90,7 @@ def _model(metadata: Row) -> str:
     return ""
 
 
-def _ours(turn: Row) -> Row:
+def _extras(turn: Row) -> Row:
     told = turn.get("extras")
     return told if isinstance(told, dict) else {}
 
@@ -124,7 +123,7 @@ def _turns(events: Sequence[Row]) -> Iterator[dict[str, Any]]:
             yield acting
         acting = {}
         if kind == "ActionEvent":
-            acting = {**turn, "response": response, "extras": {**_ours(turn), **_elided(forgotten)}}
+            acting = {**turn, "response": response, "extras": {**_extras(turn), **_elided(forgotten)}}
             continue
         yield turn
     if acting:
@@ -223,7 +222,10 @@ def write_row(trajectory: Trajectory) -> dict[str, Any]:
 
 
 def _all_extras(trajectory: Trajectory) -> list[list[dict[str, Any]]]:
-    return [[step_extras(step), *map(seen_extras, step.observations)] for step in trajectory.steps]
+    return [
+        [step_extras(step, turn), *(seen_extras(observation, answer) for observation, answer in answers)]
+        for step, turn, answers in told_steps(trajectory)
+    ]
 
 
 def _events(trajectory: Trajectory) -> Iterator[dict[str, Any]]:

@@ -10,15 +10,17 @@ import json
 from typing import Any
 
 from agentdata.environments.row_fields import Row, RowError
-from agentdata.records import Step, StopReason, Trajectory
-from agentdata.rollouts.formats.imported import OURS, first_text, imported, keep, tools_text
+from agentdata.records import CallForm, Step, StopReason, Trajectory
+from agentdata.rollouts.formats.imported import OURS, first_text, imported, keep, ours, tools_text
 from agentdata.rollouts.formats.turns import (
+    XML_CALL,
     Told,
     read_turns,
     seen_extras,
     step_extras,
     told_steps,
     with_form,
+    words,
     write_turn,
 )
 
@@ -37,7 +39,9 @@ EXITS: dict[StopReason, str] = {
 
 
 def is_row(row: Row) -> bool:
-    return isinstance(row.get("history"), list) and isinstance(row.get("trajectory"), list)
+    """Whether a row is a `.traj`; a demonstration has the history alone."""
+    history = row.get("history")
+    return isinstance(history, list) and bool(history) and isinstance(history[0], dict) and "role" in history[0]
 
 
 def read_row(row: Row, name: str) -> Trajectory:
@@ -46,7 +50,7 @@ def read_row(row: Row, name: str) -> Trajectory:
     info = info if isinstance(info, dict) else {}
     prompt, steps = _after_demonstrations(row["history"])
     steps = tuple(_timed(step, entry) for step, entry in zip(steps, _entries(row, len(steps)), strict=True))
-    told, form = with_form((prompt, steps))
+    told, form = with_form((prompt, steps), ours(info).get("form") or _text_form(row["history"]))
     task = first_text(row, "environment") or name
     task = name if task in ("main", "swe_main") else task
     config = _config(row)
@@ -88,13 +92,29 @@ def _after_demonstrations(history: list[Any]) -> Told:
 
 
 def _told(turn: Row) -> Row:
-    extras = turn.get(OURS)
-    return extras if isinstance(extras, dict) else {}
+    """What we kept, and the action of a turn without calls: what SWE-agent's parser read out of its text."""
+    action = turn.get("action")
+    if OURS in turn or turn.get("tool_calls") or not isinstance(action, str) or not action.strip() or _tagged(turn):
+        return ours(turn)
+    arguments = json.dumps({"command": action.strip()}, ensure_ascii=False)
+    return {"tool_calls": [{"function": {"name": "bash", "arguments": arguments}}]}
+
+
+def _tagged(turn: Row) -> bool:
+    return XML_CALL.search(words(turn)) is not None
+
+
+def _text_form(history: list[Any]) -> CallForm | None:
+    """How calls are written where the server read none of them out of the text."""
+    acting = [turn for turn in history if isinstance(turn, dict) and turn.get("role") == "assistant"]
+    if any(turn.get("tool_calls") for turn in acting):
+        return None
+    return "xml" if any(map(_tagged, acting)) else "fenced"
 
 
 def _entries(row: Row, steps: int) -> list[Row]:
     """The steps of `trajectory`, where they are as many as those of the conversation."""
-    entries: list[Row] = [entry for entry in row["trajectory"] if isinstance(entry, dict)]
+    entries: list[Row] = [entry for entry in row.get("trajectory") or () if isinstance(entry, dict)]
     return entries if len(entries) == steps else [{}] * steps
 
 
@@ -117,7 +137,7 @@ def write_file(trajectory: Trajectory) -> dict[str, Any]:
         action = "\n".join(_action(call.function.name, call.function.arguments) for call in step.tool_calls)
         history.append(_acting(step, turn, action))
         for observation, answer in answers:
-            history.append(_answer(answer, seen_extras(observation)))
+            history.append(_answer(answer, seen_extras(observation, answer)))
         entries.append(_entry(step, action))
     entries[-1]["query"] = before
     return {
@@ -142,7 +162,7 @@ def _opening(turn: dict[str, Any]) -> dict[str, Any]:
 
 def _acting(step: Step, turn: dict[str, Any], action: str) -> dict[str, Any]:
     named = {"thought": step.content, "action": action, "agent": "main", "message_type": "action"}
-    return {**turn, "tool_calls": turn.get("tool_calls"), **named, OURS: step_extras(step)}
+    return {**turn, "tool_calls": turn.get("tool_calls"), **named, OURS: step_extras(step, turn)}
 
 
 def _answer(turn: dict[str, Any], extras: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ first step is the prompt.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from agentdata.environments.row_fields import Row, RowError, usable
 from agentdata.records import CallForm, FunctionCall, Message, Observation, Step, ToolCall, Trajectory
@@ -54,7 +54,7 @@ def _step(turn: Row, number: int, extras: Row) -> Step:
     return Step(
         content=words(turn),
         reasoning_content=words(turn, "reasoning_content") or words(turn, "reasoning"),
-        tool_calls=calls_of(turn.get("tool_calls"), number),
+        tool_calls=calls_of(turn.get("tool_calls") or extras.get("tool_calls"), number),
         **{name: value for name, value in extras.items() if name in STEP_EXTRAS},
     )
 
@@ -62,7 +62,7 @@ def _step(turn: Row, number: int, extras: Row) -> Step:
 def _observed(step: Step, turn: Row, number: int, extras: Row) -> Step:
     if turn.get("role") not in ROLES:
         raise RowError("unknown-role", f"message {number} has the role {turn.get('role')!r}")
-    call = _call_id(turn) if turn.get("role") == "tool" else ""
+    call = _call_id(turn if turn.get("role") == "tool" else extras)
     if turn.get("role") == "tool" and not call and len(step.observations) < len(step.tool_calls):
         call = step.tool_calls[len(step.observations)].id
     told = {name: value for name, value in extras.items() if name in SEEN_EXTRAS}
@@ -139,10 +139,10 @@ def call(identity: str, name: str, arguments: str) -> ToolCall:
 # The form of calls
 
 
-def with_form(told: Told, form: CallForm | None = None) -> tuple[Told, CallForm]:
-    """The steps with the calls that stand in their text, and the form in which they are written."""
+def with_form(told: Told, given: object = None) -> tuple[Told, CallForm]:
+    """The steps with the calls that stand in their text, and the form in which they are written, given or found."""
     prompt, steps = told
-    form = form or _form(steps)
+    form = next((known for known in get_args(CallForm) if known == given), None) or _form(steps)
     if form == "tool-calls":
         return told, form
     return (prompt, tuple(_with_calls(step, number, form) for number, step in enumerate(steps))), form
@@ -157,9 +157,9 @@ def _form(steps: Sequence[Step]) -> CallForm:
 
 
 def _with_calls(step: Step, number: int, form: CallForm) -> Step:
-    if step.tool_calls:
+    if any(seen.tool_call_id for seen in step.observations):
         return step
-    calls = tuple(
+    calls = step.tool_calls or tuple(
         call(f"call_{number + 1:04}_{place}", name, arguments)
         for place, (name, arguments) in enumerate(calls_in(step.content, form))
     )
@@ -215,11 +215,13 @@ def told_steps(
         )
 
 
-def step_extras(step: Step) -> dict[str, Any]:
-    """What a step holds besides words, calls and observations."""
-    return step.model_dump(include=set(STEP_EXTRAS), exclude_defaults=True)
+def step_extras(step: Step, turn: Row) -> dict[str, Any]:
+    """What a step holds besides what its turn says; its calls too, where they stand in text or could not be read."""
+    calls: set[str] = set() if "tool_calls" in turn else {"tool_calls"}
+    return step.model_dump(mode="json", include={*STEP_EXTRAS, *calls}, exclude_defaults=True)
 
 
-def seen_extras(observation: Observation) -> dict[str, Any]:
-    """What an observation holds besides its text."""
-    return observation.model_dump(include=set(SEEN_EXTRAS), exclude_defaults=True)
+def seen_extras(observation: Observation, answer: Row) -> dict[str, Any]:
+    """What an observation holds besides what its turn says; its call too, where that is the user's."""
+    call: set[str] = set() if "tool_call_id" in answer else {"tool_call_id"}
+    return observation.model_dump(include={*SEEN_EXTRAS, *call}, exclude_defaults=True)
