@@ -10,7 +10,18 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for package in ("agentdata", "recipes", "sandboxes") for path in (ROOT / package).rglob("*.py"))
-HARVEST_KNOWS = {"records", "shards", "stages", "errors", "editor", "progress", "runs", "harvest", "__version__"}
+HARVEST_KNOWS = {
+    "records",
+    "shards",
+    "stages",
+    "errors",
+    "editor",
+    "progress",
+    "runs",
+    "tokens",
+    "harvest",
+    "__version__",
+}
 HEAVY = {
     "docker": {"sandboxes.engine"},
     "swebench": set[str](),
@@ -22,7 +33,7 @@ HEAVY = {
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
-    "tokenizers": {"agentdata.harvest.tokens"},
+    "tokenizers": {"agentdata.tokens"},
     "git": {"agentdata.harvest.sources"},
     "pyarrow": {
         "agentdata.shards",

@@ -72,6 +72,7 @@ def run_attempt(task: Task, number: int, seed: int, policy: Policy, setting: Set
         sampling=setting.sampling.model_dump_json(),
         scaffold=setting.scaffold.name,
         scaffold_version=setting.scaffold.version,
+        form=setting.scaffold.form,
         tools=setting.scaffold.tools,
         prompt=attempt.prompt,
         steps=tuple(attempt.steps),
