@@ -7,7 +7,19 @@ import sys
 import typer
 
 from agentdata import __version__
-from agentdata.cli import doctor, environments, evaluate, harvest, look, rollouts, runs, sandbox, serve, tasks, trajectories
+from agentdata.cli import (
+    doctor,
+    environments,
+    evaluate,
+    harvest,
+    look,
+    rollouts,
+    runs,
+    sandbox,
+    serve,
+    tasks,
+    trajectories,
+)
 from agentdata.errors import AgentdataError, UsageError
 from sandboxes.errors import SandboxError
 
