@@ -1,5 +1,6 @@
 """The name of a model to whoever acts under it: an endpoint for all attempts, or an oracle for each."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,16 +23,16 @@ def choose_policy(model: str, endpoints: Sequence[str], recipe: RolloutRecipe, *
     if model == "gold":
         return lambda attempt: GoldPolicy(attempt.gold.patch, recipe.scaffold)
     if model == "null":
-        return lambda attempt: NullPolicy(recipe.scaffold)
+        return lambda _: NullPolicy(recipe.scaffold)
     if model.startswith(REPLAY):
         return _replaying(Path(model.removeprefix(REPLAY)))
     if not endpoints:
         raise UsageError(
             f"Where is {model!r} served? Give --endpoint URL, as `agentdata serve` prints it; `gold` and `null` need none."
         )
-    policy = EndpointPolicy(endpoints, model, requests=requests)
+    policy = EndpointPolicy(model, endpoints, key=os.environ.get("OPENAI_API_KEY", ""), most_in_flight=requests)
     policy.check(tools=recipe.scaffold.form == "tool-calls")
-    return lambda attempt: policy
+    return lambda _: policy
 
 
 def _replaying(run: Path) -> MakePolicy:

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from agentdata.records import Record
+from agentdata.records import CallForm, Record
 
 Tools = Literal["editor", "bash-only"]
-Form = Literal["tool-calls", "xml", "fenced"]
+Form = CallForm
 
 
 class Scaffold(Record):
