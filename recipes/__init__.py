@@ -46,6 +46,11 @@ def load_environments(name: str) -> EnvironmentRecipes:
     return _fitted(path, values, EnvironmentRecipes)
 
 
+def scaffolds() -> list[str]:
+    """Names of the scaffolds that come with the toolkit."""
+    return sorted(path.stem for path in (HERE / "scaffolds").glob("*.yaml"))
+
+
 def load_scaffold(name: str) -> Scaffold:
     """A scaffold by name or path. Raises UsageError."""
     path, values = _read(name if name.endswith((".yaml", ".yml")) else str(HERE / "scaffolds" / f"{name}.yaml"))

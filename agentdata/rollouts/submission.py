@@ -139,7 +139,12 @@ class Baseline:
         self._sandbox.write(path, b"".join(name + b"\0" for name in names), mode=0)
 
     def _run(self, script: str, *, work: str = "", user: str = "") -> str:
-        given = {"place": self._place, "base": getattr(self, "_base", ""), "tree": getattr(self, "_tree", ""), "work": work}
+        given = {
+            "place": self._place,
+            "base": getattr(self, "_base", ""),
+            "tree": getattr(self, "_tree", ""),
+            "work": work,
+        }
         result = self._sandbox.run(
             script, timeout=SECONDS, workdir=self._workdir, user=user, environment=ENVIRONMENT | given
         )
