@@ -18,7 +18,10 @@ LS = "<function=bash>\n<parameter=command>ls</parameter>\n</function>"
 
 
 def native(*calls: tuple[str, str], ids: tuple[str, ...] = ("a", "b", "c")) -> Reply:
-    made = [ToolCall(id=one, function=FunctionCall(name=call[0], arguments=call[1])) for one, call in zip(ids, calls)]
+    made = [
+        ToolCall(id=one, function=FunctionCall(name=call[0], arguments=call[1]))
+        for one, call in zip(ids, calls, strict=False)
+    ]
     return Reply(content="", tool_calls=tuple(made), finish_reason="tool_calls")
 
 

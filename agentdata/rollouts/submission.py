@@ -5,15 +5,15 @@ stands is recorded beside it, and both are compared. Of the policy's own reposit
 or missing .git, hooks, settings, attributes and ignore rules change nothing, and a repository inside of the tree is files
 like others. The tree is read with the rights of the policy's commands, and git runs nothing of it.
 
-Left out, unless the base tracks them: build products, what the base's .gitignore files name, and files larger than
-MOST_FILE_BYTES.
+Left out, unless the base tracks them: build products and what the base's .gitignore files name. Left out in any case:
+files larger than MOST_FILE_BYTES, and links to names that are not UTF-8, of which a diff can only be text.
 """
 
 import re
 from collections.abc import Iterable
 
 from agentdata.editor import ROOT
-from sandboxes.errors import SandboxError
+from sandboxes.errors import LimitExceeded, SandboxError
 from sandboxes.protocol import Sandbox
 
 MOST_FILE_BYTES = 8 << 20
@@ -109,7 +109,10 @@ class Baseline:
         self._tree = self._run(RECORD + KEEP, work=self._base, user="0:0")
 
     def diff(self) -> str:
-        """The change since then, as `git apply` takes it; files that are not UTF-8 as binary. Raises SandboxError."""
+        """The change since then, as `git apply` takes it; files that are not UTF-8 as binary.
+
+        Raises SandboxError; LimitExceeded where the policy left no room to work in.
+        """
         work = self._run(BESIDE + LIST)
         self._choose(work, self._known)
         self._run(OBJECTS + RECORD + COMPARE, work=work)
@@ -149,7 +152,8 @@ class Baseline:
             script, timeout=SECONDS, workdir=self._workdir, user=user, environment=ENVIRONMENT | given
         )
         if result.status:
-            raise SandboxError(
+            fault = SandboxError if user or result.timed_out else LimitExceeded
+            raise fault(
                 f"The tree at {self._workdir} cannot be recorded (status {result.status}): {result.text[-300:].strip()}."
                 f" The image needs git, findutils and coreutils in /usr/bin, and a writable {self._place}."
             )
@@ -174,8 +178,15 @@ def _sized(entry: bytes) -> tuple[bytes, int]:
 
 def as_text(diff: bytes, binary: bytes) -> bytes:
     """A diff in which the files that are not UTF-8 are binary patches; `binary` has all files in that form."""
-    other = {part.partition(b"\n")[0]: part for part in FILE.split(binary)}
-    return b"".join(part if _is_text(part) else other[part.partition(b"\n")[0]] for part in FILE.split(diff))
+    parts, other = FILE.split(diff), FILE.split(binary)
+    if [_header(part) for part in parts] != [_header(part) for part in other]:
+        parts = other
+    chosen = (part if _is_text(part) else instead for part, instead in zip(parts, other, strict=True))
+    return b"".join(part for part in chosen if _is_text(part))
+
+
+def _header(part: bytes) -> bytes:
+    return part.partition(b"\n")[0]
 
 
 def _is_text(content: bytes) -> bool:
