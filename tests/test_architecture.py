@@ -28,7 +28,7 @@ HEAVY = {
     "uv": {"agentdata.environments.locks"},
     "torch": set[str](),
     "vllm": set[str](),
-    "datasets": set[str](),
+    "datasets": {"agentdata.evaluate.benchmark"},
     "ray": {"agentdata.stages"},
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},

@@ -60,6 +60,15 @@ def test_the_segments_of_a_text_tile_it(trajectory: Trajectory) -> None:
     assert sample.trained_tokens == sum(one.end - one.start for one in sample.segments if one.kind == "assistant")
 
 
+def test_words_of_a_user_after_a_result_leave_the_call_in_place() -> None:
+    answered = step(1, "ls", "a")
+    spoken = answered.observations[0].model_copy(update={"tool_call_id": "", "content": "Go on."})
+    told = attempt(steps=[answered.model_copy(update={"observations": (*answered.observations, spoken)})])
+    said, *answers = seen(told, prompt=(), steps=told.steps)
+    assert said.tool_calls == answered.tool_calls
+    assert [(one.role, one.content) for one in answers] == [("tool", "a"), ("user", "Go on.")]
+
+
 def test_xml_is_the_reference_layout() -> None:
     sample = rendered("xml", attempt())
     assert isinstance(sample, TextSample)
