@@ -17,6 +17,7 @@ from agentdata.rollouts.formats import atif, mini_swe_agent, openhands, sharegpt
 from agentdata.rollouts.formats.exchange import LOST, NAMES, WRITE, Form, find_files, from_row, read_trajectories
 from agentdata.rollouts.formats.exchange import write_trajectories as write
 from agentdata.rollouts.formats.messages import write_row, write_smith_row
+from agentdata.rollouts.formats.turns import write_turn
 from agentdata.rollouts.prompts import readable
 from agentdata.rollouts.samples import seen
 from tests.rollouts import PATCH, any_attempt, attempt, call, step
@@ -303,6 +304,9 @@ def test_rows_of_other_datasets_are_read(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (nebius, davinci)))
     found = list(read_trajectories([tmp_path / "rebench.parquet", tmp_path / "rows.jsonl"]))
     one, two, three = (row for row in found if isinstance(row, Trajectory))
+    assert [write_turn(message) for message in seen(one)] == [
+        {key: value for key, value in turn.items() if value is not None and key != "name"} for turn in turns
+    ]
     assert (one.stop, one.verdict.reason, json.loads(one.tools)) == ("submitted", "resolved", [{"type": "function"}])
     assert (two.stop, two.verdict.reason, two.form, two.model) == ("context-limit", "tests-failed", "fenced", "llama")
     assert two.prompt[0].content == "s"

@@ -269,6 +269,12 @@ def test_the_commands_lead_from_files_to_rows(tmp_path: Path) -> None:
     done.succeeds()
     assert "dropped 2: views/failed" in done.out
     assert [row["repetition"] for row in table(tmp_path / "rows", "xml")] == [0, 1, 2]
+    done = agentdata("show", tmp_path / "rows", "a")
+    done.succeeds()
+    assert "task a, attempt 0" in done.out
+    assert "submitted, resolved" in done.out
+    for run in ("run", "rows"):
+        agentdata("check", tmp_path / run).succeeds()
 
 
 def test_the_commands_say_what_is_wrong(tmp_path: Path) -> None:
