@@ -5,12 +5,13 @@ from typing import Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
+from sandboxes.errors import EngineError, ImageError, LimitExceeded, SandboxError, SandboxGone
 
 __all__ = [
     "CommandResult",
     "EngineError",
     "ImageError",
+    "LimitExceeded",
     "Limits",
     "Sandbox",
     "SandboxError",

@@ -213,15 +213,15 @@ def test_events_of_openhands_before_version_1_are_read(tmp_path: Path) -> None:
     history = [
         {"id": 0, "source": "agent", "action": "system", "args": {"content": "s", "tools": []}},
         {"id": 1, "source": "user", "action": "message", "args": {"content": "task"}},
-        {"id": 2, "source": "user", "action": "recall", "args": {"query": "task"}},
-        {"id": 3, "observation": "recall", "content": "Added workspace context", "extras": {}},
+        {"id": 2, "source": "user", "action": "recall", "args": {"query": "task", "recall_type": "knowledge"}},
+        {"id": 3, "observation": "recall", "content": "Added", "extras": {"recall_type": "knowledge"}},
         {"id": 4, "source": "agent", "action": "run", "args": {"command": "ls"}, "tool_call_metadata": metadata},
         {
             "id": 5,
             "cause": 4,
             "observation": "run",
             "content": "a",
-            "extras": {"metadata": {"exit_code": 2, "working_dir": "/w"}},
+            "extras": {"command": "ls", "metadata": {"exit_code": 2, "working_dir": "/w"}},
             "tool_call_metadata": metadata,
         },
         {"id": 6, "source": "agent", "action": "think", "args": {"thought": "hm"}},

@@ -17,6 +17,7 @@ from agentdata.rollouts.run import Attempt, Crew, run_rollouts
 from agentdata.shards import read_table
 from sandboxes.docker import DockerSandbox
 from sandboxes.engine import Engine
+from sandboxes.errors import LimitExceeded
 from tests import gradetoy
 from tests.model_server import ModelServer
 
@@ -92,7 +93,7 @@ def test_a_sandbox_that_commands_ruined_ends_the_attempt_and_counts(engine: Engi
     class Ruin:
         def reply(self, messages: Sequence[Message], *given: object) -> Reply:
             if len(messages) > 3:
-                opened[0].stop("it wrote more than it may")
+                opened[0].stop(LimitExceeded("it wrote more than it may"))
             return bash("echo hello")
 
     def opening(image: str) -> DockerSandbox:
@@ -138,7 +139,7 @@ def test_an_attempt_whose_policy_is_gone_is_owed_and_made_later(tmp_path: Path, 
             raise PolicyGone("nobody answers", final=True)
 
     recipe = recipes.load_rollouts("environmental")
-    with pytest.raises(RunError, match="2 of 2 attempts are owed.*nobody answers"):
+    with pytest.raises(RunError, match=r"2 of 2 attempts are owed.*nobody answers"):
         attempt_toy(tmp_path / "run", toy, lambda _: Gone(), attempts=2)
     attempt_toy(tmp_path / "run", toy, lambda _: NullPolicy(recipe.scaffold), attempts=2)
     assert [row.id for row in trajectories(tmp_path / "run")] == ["toy__calc-1/0", "toy__calc-1/1"]

@@ -14,7 +14,7 @@ from agentdata.rollouts.prompts import conversation, opening
 from agentdata.rollouts.scaffold import Budget, Scaffold
 from agentdata.rollouts.submission import Baseline
 from agentdata.rollouts.toolbox import Toolbox
-from sandboxes.errors import SandboxGone
+from sandboxes.errors import LimitExceeded
 from sandboxes.protocol import Sandbox
 
 NOT_GRADED = "not-graded"
@@ -58,9 +58,7 @@ def run_attempt(task: Task, number: int, seed: int, policy: Policy, setting: Set
             baseline = Baseline(sandbox)
             end = attempt.walk(Toolbox(sandbox, setting.scaffold))
             submission = baseline.diff()
-        except SandboxGone as error:
-            if not error.by_commands:
-                raise
+        except LimitExceeded as error:
             end = Stopped("sandbox-gone", str(error))
     return Trajectory(
         id=f"{task.id}/{number}",

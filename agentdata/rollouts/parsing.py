@@ -14,8 +14,13 @@ from agentdata.records import FunctionCall, ToolCall
 from agentdata.rollouts.policy import Reply
 from agentdata.rollouts.scaffold import Scaffold
 
-FUNCTION = re.compile(r"<function=([^>\s]+)\s*>\n?(.*?)(?:</function>|\Z)", re.DOTALL)
-PARAMETER = re.compile(r"<parameter=([^>\s]+)\s*>\n?(.*?)\n?</parameter>", re.DOTALL)
+FUNCTION = re.compile(r"<function=([^>\s]+)\s*>\s*")
+PARAMETER = re.compile(
+    r"<parameter=([^>\s]+)\s*>(.*?)</parameter>\s*(?=<parameter=[^>\s]+\s*>|</function>|\Z)", re.DOTALL
+)
+"""A value ends where a parameter, or the end of the call, follows: it may hold such a tag itself."""
+END = re.compile(r"\s*(?:</function>|\Z)")
+CUT_OFF = "it was cut off at the most tokens that a turn may have, before it called a tool; be brief"
 BLOCK = re.compile(r"^```(?:bash|sh|mswea_bash_command)[ \t]*\n(.*?)\n?^```[ \t]*$", re.DOTALL | re.MULTILINE)
 TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,
@@ -36,9 +41,7 @@ def read_calls(scaffold: Scaffold, reply: Reply, number: int) -> tuple[ToolCall,
     try:
         found = _READERS[scaffold.form](scaffold, reply)
         if not found:
-            raise ValueError(
-                "the turn calls no tool" + (" before it was cut off" if reply.finish_reason == "length" else "")
-            )
+            raise ValueError(CUT_OFF if reply.finish_reason == "length" else "it calls no tool")
         for name, arguments in found:
             _require_fit(_schemas(scaffold.tools), name, arguments)
     except ValueError as error:
@@ -75,10 +78,29 @@ def _native(scaffold: Scaffold, reply: Reply) -> Found:
 
 
 def _xml(scaffold: Scaffold, reply: Reply) -> Found:
-    found = FUNCTION.findall(reply.content)
+    """A turn that a stop text ended, which servers take off, may lack the last tag."""
+    text, place = reply.content, 0
+    found: Found = []
+    while start := FUNCTION.search(text, place):
+        place, parameters = start.end(), []
+        while value := PARAMETER.match(text, place):
+            parameters.append((value[1], _unpadded(value[2])))
+            place = value.end()
+        end = END.match(text, place)
+        if end is None or (reply.finish_reason == "length" and not end[0].strip()):
+            raise ValueError(
+                f"the call of {start[1]} is not complete: every parameter and the function need their ends"
+            )
+        place = end.end()
+        found.append((start[1], _converted(scaffold, start[1], parameters)))
     if len(found) > 1:
-        raise ValueError(f"the turn calls {len(found)} tools, and may call one")
-    return [(name, _converted(scaffold, name, PARAMETER.findall(body))) for name, body in found]
+        raise ValueError(f"it calls {len(found)} functions and must call exactly one")
+    return found
+
+
+def _unpadded(value: str) -> str:
+    """A value without the line end after its opening tag and that before its closing tag."""
+    return re.sub(r"\A\n|\n\Z", "", value)
 
 
 def _converted(scaffold: Scaffold, name: str, parameters: list[tuple[str, str]]) -> dict[str, Any]:
@@ -98,8 +120,22 @@ def _converted(scaffold: Scaffold, name: str, parameters: list[tuple[str, str]])
 def _fenced(scaffold: Scaffold, reply: Reply) -> Found:
     blocks = BLOCK.findall(reply.content)
     if len(blocks) > 1:
-        raise ValueError(f"the turn has {len(blocks)} blocks of commands, and may have one")
+        raise ValueError(f"it has {len(blocks)} blocks of commands and must have exactly one")
     return [("bash", {"command": block}) for block in blocks]
+
+
+def written(scaffold: Scaffold, call: FunctionCall) -> str:
+    """A call as a policy writes it in a text form; `read_calls` reads the same out of it."""
+    arguments = json.loads(call.arguments)
+    if scaffold.form == "fenced":
+        return f"```bash\n{arguments['command']}\n```"
+    lines = [f"<parameter={key}>{_padded(value)}</parameter>" for key, value in arguments.items()]
+    return "\n".join([f"<function={call.name}>", *lines, "</function>"])
+
+
+def _padded(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"\n{text}\n" if text.startswith("\n") or text.endswith("\n") else text
 
 
 _READERS = {"tool-calls": _native, "xml": _xml, "fenced": _fenced}

@@ -1,7 +1,9 @@
 """The conversation, built by one function for the model and for the sample: what was seen is what is trained."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from agentdata.editor import ROOT
 from agentdata.records import Message, Observation, Step, Task
@@ -15,10 +17,27 @@ def opening(scaffold: Scaffold, task: Task) -> tuple[Message, ...]:
     """What stands before the first step: who the policy is, and what it is asked to do."""
     values = {"problem_statement": task.problem_statement, "workdir": ROOT, "hints": task.hints}
     asked = FIELD.sub(lambda field: values[field[1]], scaffold.task_prompt)
+    told = scaffold.system_prompt.replace("{tools}", described(scaffold.tools))
     return (
-        Message(role="system", content=scaffold.system_prompt, train=False),
+        Message(role="system", content=told, train=False),
         Message(role="user", content=asked, train=False),
     )
+
+
+def described(tools: str) -> str:
+    """The tools' schemas in words, for policies whose server does not show them."""
+    return "\n\n".join(_tool(tool["function"]) for tool in json.loads(tools or "[]"))
+
+
+def _tool(function: dict[str, Any]) -> str:
+    schema = function["parameters"]
+    lines = [f"### {function['name']}", "", function["description"], ""]
+    for name, value in schema.get("properties", {}).items():
+        kind = value["type"] + (f" of {value['items']['type']}" if "items" in value else "")
+        choices = f", one of {', '.join(value['enum'])}" if "enum" in value else ""
+        need = "required" if name in schema.get("required", ()) else "optional"
+        lines.append(f"- {name} ({kind}, {need}{choices}): {value['description']}")
+    return "\n".join(lines if schema.get("properties") else [*lines, "No parameters."])
 
 
 def conversation(

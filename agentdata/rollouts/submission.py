@@ -1,87 +1,147 @@
-"""What a policy hands in: the difference of the tree, computed by us, whatever it did to the repository.
+"""What an attempt hands in: the difference of the tree, computed outside of what the policy can change.
 
-The tree is recorded in a repository of our own before the policy acts and after it, under /root, where its commands
-reach nothing: so commits, a broken or deleted .git, hooks, filters and ignore rules of the policy change nothing. Left out
-are build products, and what the base's own rules ignore, unless the base tracks it.
+The tree before the policy acts is recorded in a repository of our own that belongs to root; afterwards the tree as it
+stands is recorded beside it, and both are compared. Of the policy's own repository nothing is read, so commits, a broken
+or missing .git, hooks, settings, attributes and ignore rules change nothing, and a repository inside of the tree is files
+like others. Everything of the tree is read with the rights of the policy's commands, and git runs nothing of it.
+
+Left out, unless the base tracks them: build products, what the base's .gitignore files name, and new files larger than
+MOST_FILE_BYTES.
 """
+
+import re
 
 from sandboxes.errors import SandboxError
 from sandboxes.protocol import Sandbox
 
-PLACE = "/root/.agentdata-base"
-PRODUCTS = (
-    r"(^|/)(__pycache__|\.pytest_cache|\.mypy_cache|\.ruff_cache|\.hypothesis|\.tox|\.nox|\.eggs|node_modules|htmlcov)/"
-    r"|(^|/)[^/]*\.(egg-info|dist-info)/|\.(pyc|pyo|orig|rej)$|^(build|dist)/|(^|/)\.coverage(\.[^/]*)?$"
-)
-"""Paths that tools leave behind."""
-ATTRIBUTES = "* -text -ident -filter -working-tree-encoding !eol !merge {diff}"
-"""Stronger than any .gitattributes of the tree: bytes are recorded as they are."""
-SETTINGS = f"""
-export HOME=/nonexistent GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null GIT_LITERAL_PATHSPECS=1 LC_ALL=C
-export GIT_CONFIG_COUNT=3 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
-export GIT_CONFIG_KEY_1=core.hooksPath GIT_CONFIG_VALUE_1=/dev/null GIT_CONFIG_KEY_2=advice.addEmbeddedRepo GIT_CONFIG_VALUE_2=false
-place={PLACE}
-ours() {{ git --git-dir=$place/git --work-tree=/testbed -c core.bare=false -c core.fsmonitor=false "$@"; }}
-record() {{ ours add -A -f --ignore-errors . 2>$place/complaints || true; }}
-"""
-BEGIN = f"""{SETTINGS}
-set -e
-cd /testbed
-mkdir -m 700 $place $place/ignored
-git ls-files -z 2>/dev/null | sort -z > $place/tracked || true
-grep -zE '(^|/)\\.gitignore$' $place/tracked | xargs -0 -r cp --parents -t $place/ignored
-git init -q --bare $place/git
-echo '{ATTRIBUTES.format(diff="!diff")}' > $place/git/info/attributes
-record
-ours write-tree
-"""
-FREE = """
-find /testbed -mindepth 2 -name .git -prune -exec rm -rf {} + 2>/dev/null
-chmod -R u+rwX,go+rX /testbed 2>/dev/null
-true
-"""
-"""Run with the policy's own rights: repositories inside of the tree would hide their files, closed files are unreadable."""
-END = f"""{SETTINGS}
-cd /testbed
-record
-ours diff --cached --name-only --no-renames -z $base > $place/changed || exit 9
-( cd $place/ignored && git --git-dir=$place/git --work-tree=. -c core.bare=false check-ignore --no-index -z --stdin < $place/changed )\
- > $place/dropped
-grep -zE '{PRODUCTS}' $place/changed >> $place/dropped
-sort -zu $place/dropped | comm -z -23 - $place/tracked > $place/left-out
-if [ -s $place/left-out ]; then
-  ours reset -q $base --pathspec-from-file=$place/left-out --pathspec-file-nul > /dev/null || exit 9
-fi
-file=$(mktemp) && chmod 644 $file || exit 9
-ours diff --cached --binary --no-color --no-ext-diff --no-textconv -M $base > $file || exit 9
-if ! iconv -f utf-8 -t utf-8 $file > /dev/null 2>&1; then
-  echo '{ATTRIBUTES.format(diff="-diff")}' > $place/git/info/attributes
-  ours diff --cached --binary --no-color --no-ext-diff --no-textconv -M $base > $file || exit 9
-fi
-echo $file
-"""
+MOST_FILE_BYTES = 8 << 20
 SECONDS = 300.0
+PRODUCTS = (
+    r"(^|/)(__pycache__|\.pytest_cache|\.mypy_cache|\.ruff_cache|\.hypothesis|\.tox|\.nox|\.eggs|\.venv|node_modules)/"
+    r"|(^|/)[^/]*\.(egg-info|dist-info)/|\.py[co]$|(^|/)\.coverage(\.[^/]*)?$"
+)
+"""What running, testing and installing leave behind."""
+FOLDERS = ("build", "dist", "htmlcov")
+"""Products at the top of the tree, where the base tracks nothing in a folder of that name."""
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+"""Programs of the tree, and settings of the image's users, are not found."""
+LIST = """
+list() {
+  find . -name .git -prune -o \\( -type f -o -type l \\) -printf '%P\\0' | sort -z > $work/all
+  find . -name .git -prune -o -type f -size +"$most"c -printf '%P\\0' | sort -z > $work/large
+  comm -z -12 $work/all $base/known > $work/present
+  comm -z -23 $work/all $base/known | comm -z -23 - $work/large | grep -zvE "$(cat $base/products)" > $work/new
+  GIT_WORK_TREE=$base/rules git check-ignore --no-index -z --stdin < $work/new | sort -z > $work/ignored
+  comm -z -23 $work/new $work/ignored | sort -z - $work/present | comm -z -23 - $work/large > $work/kept
+  comm -z -13 $work/all $base/known > $work/gone
+}
+record() {
+  git update-index -z --force-remove --stdin < $work/gone &&
+  git update-index -z --add --remove --replace --stdin < $work/kept &&
+  git write-tree
+}
+"""
+BEGIN = f"""
+set -e
+umask 022
+base=$(mktemp -d /var/tmp/base.XXXXXXXX); chmod 755 $base
+work=$base most={MOST_FILE_BYTES}
+theirs="git --git-dir=.git"
+git init -q --bare --template= --object-format=$($theirs rev-parse --show-object-format 2> /dev/null || echo sha1) $base/git
+mkdir $base/git/info $base/rules
+printf '* !text !eol !crlf !ident !filter !working-tree-encoding !diff !whitespace\\n' > $base/git/info/attributes
+tree=$($theirs rev-parse -q --verify 'HEAD^{{tree}}' 2> /dev/null || true)
+if [ "$tree" ]; then
+  echo $tree | GIT_DIR=$base/git GIT_ALTERNATE_OBJECT_DIRECTORIES=$PWD/.git/objects \
+    git pack-objects -q --revs --window=0 $base/git/objects/pack/pack > /dev/null
+  git --git-dir=$base/git read-tree $tree
+fi
+git --git-dir=$base/git ls-files -z | sort -z > $base/known
+products='{PRODUCTS}'
+for folder in {" ".join(FOLDERS)}; do grep -zq "^$folder/" $base/known || products="$products|^$folder/"; done
+printf '%s' "$products" > $base/products
+grep -zE '(^|/)[.]gitignore$' $base/known | xargs -0r cp -P --parents -t $base/rules
+export GIT_DIR=$base/git GIT_WORK_TREE=$PWD
+set +e
+{LIST}
+list
+tree=$(record) || exit 9
+cat $work/kept $work/present | sort -zu > $work/next && mv $work/next $base/known
+rm -f $base/all $base/large $base/present $base/new $base/ignored $base/kept $base/gone
+echo $base $tree
+"""
+COMPARE = "git diff-tree -r -p -M --binary --no-color --no-ext-diff --no-textconv $before $tree"
+END = f"""
+umask 077
+work=$(mktemp -d /var/tmp/diff.XXXXXXXX) || exit 9
+most={MOST_FILE_BYTES}
+find . -name .git -prune -o -type d ! -perm -u=rx -exec chmod u+rx {{}} \\; 2> /dev/null
+find . -name .git -prune -o -type f ! -perm -u=r -exec chmod u+r {{}} + 2> /dev/null
+mkdir $work/objects
+cp $base/git/index $work/index || exit 9
+export GIT_DIR=$base/git GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$work/index
+export GIT_OBJECT_DIRECTORY=$work/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$base/git/objects
+{LIST}
+list
+tree=$(record) || exit 9
+{COMPARE} > $work/diff || exit 9
+echo $work $tree
+"""
+AS_BINARY = f"""
+git init -q --bare --template= $work/git && mkdir $work/git/info && echo '* -diff' > $work/git/info/attributes || exit 9
+export GIT_DIR=$work/git GIT_OBJECT_DIRECTORY=$work/objects GIT_ALTERNATE_OBJECT_DIRECTORIES=$base/git/objects
+{COMPARE} > $work/binary || exit 9
+echo $work
+"""
+FILE = re.compile(rb"^(?=diff --git )", re.MULTILINE)
 
 
 class Baseline:
-    """The tree at /testbed before the policy acts. Raises SandboxError."""
+    """The tree as it was before the policy acted."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, workdir: str = "/testbed") -> None:
+        """Record the tree. Raises SandboxError."""
         self._sandbox = sandbox
-        self._base = self._ours(BEGIN)
+        self._workdir = workdir
+        self._base, self._tree = self._run(BEGIN, user="0:0").split()
 
     def diff(self) -> str:
-        """What was changed since, as `git apply` takes it; text that is not UTF-8 as a binary patch. Raises SandboxError."""
-        self._sandbox.run(FREE, timeout=SECONDS)
-        file = self._ours(f"base={self._base}\n{END}")
-        return self._sandbox.read(file).decode()
+        """The change since then, as `git apply` takes it; files that are not UTF-8 as binary. Raises SandboxError."""
+        given = f"base={self._base} before={self._tree}"
+        work, tree = self._run(f"{given}\n{END}").split()
+        diff = self._sandbox.read(f"{work}/diff")
+        if not _is_text(diff):
+            self._run(f"{given} work={work} tree={tree}\n{AS_BINARY}")
+            diff = as_text(diff, self._sandbox.read(f"{work}/binary"))
+        self._sandbox.run(f"rm -rf {work}")
+        return diff.decode()
 
-    def _ours(self, script: str) -> str:
-        """Run as root, without any capability: the policy's commands cannot reach what it keeps."""
-        result = self._sandbox.run(script, timeout=SECONDS, user="0:0", workdir="/")
-        if result.status or not result.text.strip():
+    def _run(self, script: str, user: str = "") -> str:
+        result = self._sandbox.run(script, timeout=SECONDS, workdir=self._workdir, user=user, environment=ENVIRONMENT)
+        if result.status or not result.output.strip():
             raise SandboxError(
-                f"The tree at /testbed cannot be recorded (status {result.status}): {result.text[-300:].strip()}. The image "
-                "needs git, coreutils and a writable /root."
+                f"The tree at {self._workdir} cannot be recorded (status {result.status}): {result.text[-300:].strip()}."
+                " The image needs git, findutils and coreutils in /usr/bin, and a writable /var/tmp."
             )
-        return result.text.split()[-1]
+        return result.text.splitlines()[-1].strip()
+
+
+def as_text(diff: bytes, binary: bytes) -> bytes:
+    """A diff in which the files that are not UTF-8 are binary patches; `binary` has all files in that form."""
+    other = {part.partition(b"\n")[0]: part for part in FILE.split(binary)}
+    return b"".join(part if _is_text(part) else other[part.partition(b"\n")[0]] for part in FILE.split(diff))
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
