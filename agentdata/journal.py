@@ -30,6 +30,9 @@ GENERATOR = f"agentdata {__version__}"
 UNIT = "all"
 BACK_OFF = (1.0, 5.0, 20.0)
 """Seconds before each further try of a job that failed for no fault of its own."""
+STATUS = "status.txt"
+"""File of a run that says where it stands."""
+SECONDS_BETWEEN_LOOKS = 1.0
 MOST_OWED = 3
 """Jobs that may be given up one after the other before the run stops."""
 
@@ -147,13 +150,14 @@ def run_journaled(
             if then is not None:
                 parts.append(_Part(partial(_continue, then, journal, tables), then.workers, _second))
             done = sum(last(job.key) in journal.places for job in jobs)
-            with Progress(title, len(jobs), done=done, unit=unit, status=status) as progress:
+            with Progress(title, len(jobs), done=done, unit=unit, status=status, file=run / STATUS) as progress:
                 faults = _Work(parts, jobs, journal, progress).do()
             if faults:
                 left = sum(last(job.key) not in journal.places for job in jobs)
                 raise RunError(f"{left} of {len(jobs)} {unit} are owed; run the same command again. {faults[-1]}")
             manifest = _finish(run, [last(job.key) for job in jobs], journal, tables)
-        (run / "journal.jsonl").unlink()
+        for name in ("journal.jsonl", STATUS):
+            (run / name).unlink(missing_ok=True)
         return manifest
 
 
@@ -197,7 +201,8 @@ class _Work(Generic[Job]):
             pools = [stack.enter_context(_Threads(max(1, part.workers))) for part in self.parts]
             self._feed(pools)
             while self.running:
-                done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+                done, _ = wait(self.running, SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+                self.progress.show()
                 for future in done:
                     self._take(*self.running.pop(future), future.result())
                 self._feed(pools)

@@ -86,6 +86,22 @@ class Engine:
             return False
         return True
 
+    def pull(self, name: str) -> None:
+        """Fetch an image from its registry. Raises ImageError when it cannot be had, EngineError when it may be later."""
+        import docker.errors
+
+        with self.call(f"pulling {name}", image=name) as api:
+            try:
+                said = [line["error"] for line in api.pull(name, stream=True, decode=True) if "error" in line]
+            except docker.errors.APIError as error:
+                if error.response is not None:
+                    error.response.close()
+                said = [_said(error)]
+        if said and "toomanyrequests" in said[0]:
+            raise EngineError(f"The registry of {name} refuses for now: {said[0]}. Log in with docker login, or wait.")
+        if said:
+            raise ImageError(f"{name} cannot be pulled: {said[0]}.")
+
     def remove(self, container: str) -> None:
         """Remove a container, running or not; nothing happens when it is gone. An engine that is gone took it along."""
         with contextlib.suppress(SandboxGone, EngineError), self.call("removing a container") as api:
@@ -103,7 +119,7 @@ class Engine:
         """Every container that some process made through this package, running or not."""
         with self.call("listing containers") as api:
             found: list[dict[str, Any]] = api.containers(all=True, filters={"label": OWNER_LABEL})
-            return found
+            return [box for box in found if box["Labels"][OWNER_LABEL]]
 
     def reap(self) -> list[str]:
         """Remove the containers of dead owners; their ids."""

@@ -12,6 +12,7 @@ import pytest
 
 from sandboxes.engine import Engine
 from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
+from sandboxes.images import BuildBox
 from sandboxes.local import LocalSandbox
 from sandboxes.owners import OWNER_LABEL, is_dead, owner_of, this_owner
 from sandboxes.protocol import Limits, Sandbox, Session
@@ -355,6 +356,20 @@ def test_containers_of_dead_owners_are_reaped_and_others_are_not(engine: Engine,
         assert made[elsewhere] in {found["Id"] for found in engine.containers()}
     finally:
         engine.remove(made[elsewhere])
+
+
+@pytest.mark.docker
+def test_containers_that_others_make_of_our_images_have_no_owner(engine: Engine, base: str) -> None:
+    name = "agentdata-test/inherited:1"
+    with BuildBox(engine, base) as box:
+        box.commit(name)
+    container = engine.api.create_container(name, ["true"])["Id"]
+    try:
+        assert engine.api.inspect_container(container)["Config"]["Labels"][OWNER_LABEL] == ""
+        assert container not in {found["Id"] for found in engine.containers()}
+    finally:
+        engine.remove(container)
+        engine.api.remove_image(name)
 
 
 def test_an_owner_is_dead_when_its_number_is_used_again() -> None:
