@@ -17,14 +17,14 @@ from agentdata.rollouts.recipe import RolloutRecipe
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-ENVIRONMENTS = "environments"
-"""The recipe of what is built."""
+OTHERS = ("environments", "environmental", "evaluate")
+"""The recipes of what is built, and of attempts."""
 Fitted = TypeVar("Fitted", bound=Record)
 
 
 def names() -> list[str]:
     """Names of the recipes of a harvest that come with the toolkit."""
-    return sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != ENVIRONMENTS)
+    return sorted(path.stem for path in HERE.glob("*.yaml") if path.stem not in OTHERS)
 
 
 def load_harvest(name: str, overrides: Sequence[str] = ()) -> HarvestRecipe:
@@ -55,9 +55,7 @@ def load_rollouts(name: str, overrides: Sequence[str] = ()) -> RolloutRecipe:
 def _read(name: str) -> tuple[Path, dict[str, Any]]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else HERE / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(
-            f"There is no recipe {name!r}: give a .yaml file or one of {', '.join([*names(), ENVIRONMENTS])}."
-        )
+        raise UsageError(f"There is no recipe {name!r}: give a .yaml file or one of {', '.join([*names(), *OTHERS])}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
