@@ -8,6 +8,7 @@ part, as the grading of an attempt: with threads and tries of its own, and what 
 import json
 import os
 import threading
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import IO, Generic, Protocol, Self, TypeVar
 
 from agentdata import __version__
-from agentdata.errors import OwedError, RunError, explain_os_error
+from agentdata.errors import AgentdataError, OwedError, RunError, explain_os_error
 from agentdata.progress import Progress
 from agentdata.records import SCHEMA_VERSION, Manifest, Record, Rejected
 from agentdata.runs import locked, settle
@@ -244,6 +245,13 @@ def _tried(work: Callable[[Job], Finished], stopped: threading.Event, job: Job) 
         except OwedError as error:
             if seconds is None or error.final or stopped.wait(seconds):
                 return error
+        except AgentdataError:
+            raise
+        except Exception as error:
+            # What nobody foresaw about one job must not keep the others from being done.
+            *_, place = traceback.extract_tb(error.__traceback__)
+            where = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {error}"
+            return OwedError(f"{job.key} fails by a fault of this program ({where}): please report it.", final=True)
     raise AssertionError
 
 

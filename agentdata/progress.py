@@ -66,7 +66,7 @@ class Progress:
             self._task = self._bar.add_task(self.title, total=self.total, completed=self.done, unit=self.unit, rate="")
         return self
 
-    def advance(self, steps: int, **extra: int) -> None:
+    def advance(self, steps: int, /, **extra: int) -> None:
         """Count finished steps, and other things by name."""
         self.done += steps
         for name, count in extra.items():

@@ -13,6 +13,7 @@ from agentdata.harvest.languages import LANGUAGES
 from agentdata.harvest.recipe import HarvestRecipe
 from agentdata.records import Record
 from agentdata.rollouts.recipe import RolloutRecipe
+from agentdata.rollouts.scaffold import Scaffold
 
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
@@ -42,6 +43,14 @@ def load_environments(name: str) -> EnvironmentRecipes:
     """How environments are built, by name or path. Raises UsageError."""
     path, values = _read(name)
     return _fitted(path, values, EnvironmentRecipes)
+
+
+def load_scaffold(name: str) -> Scaffold:
+    """A scaffold by name or path. Raises UsageError."""
+    path, values = _read(name if name.endswith((".yaml", ".yml")) else str(HERE / "scaffolds" / f"{name}.yaml"))
+    for key in ("system_prompt", "task_prompt", "tools", "format_error_prompt"):
+        values[key] = _text(path.parent, str(values.get(key, "")))
+    return _fitted(path, values, Scaffold)
 
 
 def load_rollouts(name: str, overrides: Sequence[str] = ()) -> RolloutRecipe:

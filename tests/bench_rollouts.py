@@ -127,9 +127,13 @@ def main() -> None:
     print(f"ours, {given.workers} at once: {own:,.1f} actions/s")
     if given.mini:
         other = total / mini(given.mini, given.image, commands, given.attempts, given.workers)
-        print(f"mini-swe-agent, {given.workers} at once: {other:,.1f} actions/s; ours is {own / other:.1f} times as fast")
+        print(
+            f"mini-swe-agent, {given.workers} at once: {other:,.1f} actions/s; ours is {own / other:.1f} times as fast"
+        )
     seconds = ours(given.image, commands, given.many, given.many)
-    print(f"ours, {given.many} at once: {given.many * len(commands) / seconds:,.1f} actions/s, {seconds:.1f} s, all submitted")
+    print(
+        f"ours, {given.many} at once: {given.many * len(commands) / seconds:,.1f} actions/s, {seconds:.1f} s, all submitted"
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 from agentdata.errors import UsageError
 from agentdata.records import FunctionCall, Message, ToolCall
 from agentdata.rollouts.endpoint import EndpointPolicy, Patience
-from agentdata.rollouts.policy import ContextOverflow, PolicyGone, PolicyRefused, Reply, Sampling
+from agentdata.rollouts.policy import ContextOverflow, PolicyGone, PolicyRefused, Reply, Sampling, TurnRefused
 from tests.model_server import PASSING, Fault, ModelServer
 
 ASK = [Message(role="system", content="Work.", train=False), Message(role="user", content="Fix it.", train=False)]
@@ -202,11 +202,10 @@ def test_a_wish_that_a_server_refuses_is_not_made_again() -> None:
         assert "return_token_ids" not in server.requests[-1]
 
 
-def test_a_request_that_is_refused_for_itself_is_owed() -> None:
+def test_a_request_that_is_refused_for_itself_is_not_made_again() -> None:
     with ModelServer(unknown_fields=("temperature",)) as server, policy_at(server) as policy:
-        with pytest.raises(PolicyGone, match="refuses a request with status 400") as gone:
+        with pytest.raises(TurnRefused, match="refuses a request with status 400"):
             ask(policy)
-        assert gone.value.final
         assert len(server.requests) == 1
 
 

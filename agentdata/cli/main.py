@@ -7,7 +7,7 @@ import sys
 import typer
 
 from agentdata import __version__
-from agentdata.cli import doctor, environments, evaluate, harvest, look, rollouts, runs, sandbox, tasks
+from agentdata.cli import doctor, environments, evaluate, harvest, look, rollouts, runs, sandbox, serve, tasks
 from agentdata.errors import AgentdataError, UsageError
 from sandboxes.errors import SandboxError
 
@@ -25,6 +25,7 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(runs.app, name="runs")
+app.command("serve")(serve.serve)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)

@@ -54,5 +54,7 @@ def report(run: Path, manifest: "Manifest", *, next_step: str = "") -> None:
             print(f"  {count.count:,} {count.name}")
     for count in manifest.rejections:
         print(f"  dropped {count.count:,}: {count.name}")
-    if next_step:
+    if not shown:
+        print(f"Nothing came of it: {run}/rejected says why, row by row.")
+    elif next_step:
         print(f"\n{next_step}")

@@ -1,5 +1,6 @@
 """The name of a model to whoever acts under it: an endpoint for all attempts, or an oracle for each."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def choose_policy(model: str, endpoints: Sequence[str], recipe: RolloutRecipe, *
         raise UsageError(
             f"Where is {model!r} served? Give --endpoint URL, as `agentdata serve` prints it; `gold` and `null` need none."
         )
-    policy = EndpointPolicy(endpoints, model, requests=requests)
+    policy = EndpointPolicy(model, endpoints, key=os.environ.get("OPENAI_API_KEY", ""), most_in_flight=requests)
     policy.check(tools=recipe.scaffold.form == "tool-calls")
     return lambda attempt: policy
 

@@ -30,7 +30,7 @@ from agentdata.rollouts.chat import (
     write_request,
 )
 from agentdata.rollouts.connections import Answer, Connections
-from agentdata.rollouts.policy import ContextOverflow, PolicyGone, PolicyRefused, Reply, Sampling
+from agentdata.rollouts.policy import ContextOverflow, PolicyGone, PolicyRefused, Reply, Sampling, TurnRefused
 
 CHECK_SECONDS = 30.0
 MOST_RETRY_AFTER_SECONDS = 300.0
@@ -112,7 +112,7 @@ class EndpointPolicy:
             endpoint.connections.close()
 
     def reply(self, messages: Sequence[Message], tools: str, sampling: Sampling, seed: int) -> Reply:
-        """The next turn of a conversation. Raises ContextOverflow, PolicyGone, PolicyRefused."""
+        """The next turn of a conversation. Raises ContextOverflow, TurnRefused, PolicyGone, PolicyRefused."""
         request = write_request(self.model, messages, tools, sampling, seed)
         conversation = f"{seed} {messages[:2]}".encode(errors="replace") if len(self._balance.endpoints) > 1 else b""
         deadline = time.monotonic() + self._patience.seconds
@@ -190,7 +190,7 @@ class EndpointPolicy:
             return ContextOverflow(sentence)
         if fault is Fault.REFUSED:
             # It may be this conversation alone, such as a call in it that the server's template cannot read.
-            return PolicyGone(sentence, final=True)
+            return TurnRefused(sentence)
         return PolicyRefused(sentence)
 
     def _worded(self, request: dict[str, object]) -> dict[str, object]:

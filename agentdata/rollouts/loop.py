@@ -9,12 +9,12 @@ from agentdata.journal import GENERATOR
 from agentdata.records import Observation, Step, StopReason, Task, ToolCall, Trajectory, Verdict
 from agentdata.rollouts.leaks import leaks_in
 from agentdata.rollouts.parsing import FormatError, read_calls
-from agentdata.rollouts.policy import ContextOverflow, Policy, Reply, Sampling
+from agentdata.rollouts.policy import ContextOverflow, Policy, Reply, Sampling, TurnRefused
 from agentdata.rollouts.prompts import conversation, opening
 from agentdata.rollouts.scaffold import Budget, Scaffold
 from agentdata.rollouts.submission import Baseline
 from agentdata.rollouts.toolbox import Toolbox
-from sandboxes.errors import SandboxGone
+from sandboxes.errors import LimitExceeded
 from sandboxes.protocol import Sandbox
 
 NOT_GRADED = "not-graded"
@@ -58,9 +58,7 @@ def run_attempt(task: Task, number: int, seed: int, policy: Policy, setting: Set
             baseline = Baseline(sandbox)
             end = attempt.walk(Toolbox(sandbox, setting.scaffold))
             submission = baseline.diff()
-        except SandboxGone as error:
-            if not error.by_commands:
-                raise
+        except LimitExceeded as error:
             end = Stopped("sandbox-gone", str(error))
     return Trajectory(
         id=f"{task.id}/{number}",
@@ -98,13 +96,13 @@ class _Attempt:
         self.policy = policy
         self.setting = setting
         self.elided = 0
-        self._began = time.monotonic()
 
     def walk(self, toolbox: Toolbox) -> Stopped:
         """Step by step, until there is a reason to stop."""
+        began = time.monotonic()
         try:
             while True:
-                require_budget(self.steps, self.setting.budget, time.monotonic() - self._began)
+                require_budget(self.steps, self.setting.budget, time.monotonic() - began)
                 self._act(self._ask(), toolbox)
         except Stopped as stopped:
             return stopped
@@ -121,6 +119,8 @@ class _Attempt:
                 return self.policy.reply(messages, tools, self.setting.sampling, self.seed)
             except ContextOverflow as error:
                 self._elide(str(error))
+            except TurnRefused as error:
+                raise Stopped("policy-gone", str(error)) from error
 
     def _elide(self, why: str) -> None:
         """Leave out older observations from now on; the newest stays. Raises Stopped where that is not wanted."""
@@ -139,6 +139,8 @@ class _Attempt:
                 if toolbox.is_submit(call):
                     raise Stopped("submitted")
                 observations.append(toolbox.run(call))
+                if toolbox.handed_in:
+                    raise Stopped("submitted")
         except FormatError as error:
             observations.append(Observation(tool_call_id="", content=str(error), status=1))
         finally:
