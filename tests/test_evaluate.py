@@ -20,7 +20,7 @@ from agentdata.evaluate.outcomes import Judgement, Outcome, outcomes_of
 from agentdata.evaluate.predictions import Effort, Submitted, by_run, given, write_predictions
 from agentdata.evaluate.report import Prices, Report, make_report, read_report
 from agentdata.evaluate.run import Evaluation, evaluate
-from agentdata.evaluate.telling import comparison_text, report_markdown, runs_grid
+from agentdata.evaluate.telling import comparison_text, report_markdown, score_grid
 from agentdata.journal import Finished, run_journaled
 from agentdata.records import GoldPatch, Message, Prediction, Rejected, Step, Trajectory, Verdict
 from sandboxes.engine import Engine
@@ -199,7 +199,7 @@ def test_a_report_over_runs_has_rates_cost_and_ends() -> None:
     assert [(stop.name, stop.count) for stop in report.stops] == [("step-limit", 3), ("submitted", 3)]
     assert [(stop.name, stop.count) for stop in report.stops_resolved] == [("submitted", 3)]
     assert (report.runs[0].cost, report.runs[0].hours) == pytest.approx((6.0, 1.5))
-    assert runs_grid(report).rows[0][-2:] == ("6.00", "3.00")
+    assert score_grid(report).rows[0][-2:] == ("6.00", "3.00")
 
 
 def test_two_graders_that_differ_are_shown() -> None:
@@ -346,7 +346,7 @@ def test_attempts_are_made_once_and_their_runs_are_reported(rows: Path, tmp_path
         tables = {"trajectories": Trajectory}
         run_journaled(run, {}, lambda: jobs, work, tables=tables, title="attempting", unit="attempts", workers=1)
 
-    evaluation = Evaluation(str(rows), model="org/model", protocol="{}", pull=False, limit=1)
+    evaluation = Evaluation(str(rows), model="org/model", protocol="{}", attempts=2, pull=False, limit=1)
     report = evaluate(tmp_path / "run", evaluation, roll_out, print)
     assert report.grader.startswith("agentdata grader"), "tasks of our own are graded by us"
     assert [run.resolved for run in report.runs] == [1, 0]
