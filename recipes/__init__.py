@@ -19,13 +19,8 @@ from agentdata.rollouts.view import ViewRecipe
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-<<<<<<< HEAD
 OTHERS = ("environments", "environmental", "environmental-view", "evaluate")
 """Recipes of other commands than a harvest's."""
-=======
-OTHERS = ("environments", "environmental", "evaluate")
-"""The recipes of what is built, and of attempts."""
->>>>>>> evaluate
 Fitted = TypeVar("Fitted", bound=Record)
 
 
