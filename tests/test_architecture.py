@@ -17,6 +17,7 @@ HEAVY = {
     "uv": {"agentdata.environments.locks"},
     "torch": set[str](),
     "vllm": set[str](),
+    "openai": set[str](),
     "datasets": set[str](),
     "ray": {"agentdata.stages"},
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
