@@ -64,7 +64,7 @@ def _call(scaffold: Scaffold, reply: Reply, number: int, place: int, name: str, 
 Found = list[tuple[str, dict[str, Any]]]
 
 
-def _native(scaffold: Scaffold, reply: Reply) -> Found:
+def _native(_: Scaffold, reply: Reply) -> Found:
     found: Found = []
     for call in reply.tool_calls:
         try:
@@ -117,7 +117,7 @@ def _converted(scaffold: Scaffold, name: str, parameters: list[tuple[str, str]])
     return values
 
 
-def _fenced(scaffold: Scaffold, reply: Reply) -> Found:
+def _fenced(_: Scaffold, reply: Reply) -> Found:
     blocks = BLOCK.findall(reply.content)
     if len(blocks) > 1:
         raise ValueError(f"it has {len(blocks)} blocks of commands and must have exactly one")
