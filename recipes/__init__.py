@@ -19,7 +19,7 @@ from agentdata.rollouts.view import ViewRecipe
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-OTHERS = ("environments", "environmental", "environmental-view")
+OTHERS = ("environments", "environmental", "environmental-view", "evaluate")
 """Recipes of other commands than a harvest's."""
 Fitted = TypeVar("Fitted", bound=Record)
 

@@ -28,6 +28,7 @@ HEAVY = {
     "uv": {"agentdata.environments.locks"},
     "torch": set[str](),
     "vllm": set[str](),
+    "openai": set[str](),
     "datasets": {"agentdata.evaluate.benchmark"},
     "ray": {"agentdata.stages"},
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},

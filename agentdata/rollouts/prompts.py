@@ -61,8 +61,8 @@ def conversation(
 
 
 def readable(step: Step) -> bool:
-    """Whether the calls of a step could be read; if not, its observation corrects the policy."""
-    return all(observation.tool_call_id for observation in step.observations)
+    """Whether the calls of a step could be read; if not, no observation answers one, and the policy is corrected."""
+    return not step.observations or any(observation.tool_call_id for observation in step.observations)
 
 
 def _spoken(scaffold: Scaffold, step: Step) -> Message:
