@@ -336,3 +336,12 @@ def test_a_policy_that_leaves_no_room_exceeded_a_limit(engine: Engine, base: str
         sandbox.run("for n in $(seq 60); do sleep 600 & done 2> /dev/null", workdir="/testbed")
         with pytest.raises(LimitExceeded, match="cannot be recorded"):
             baseline.diff()
+
+
+@pytest.mark.docker
+def test_a_policy_that_changes_the_records_as_they_are_made_is_at_fault(engine: Engine, base: str) -> None:
+    with engine.open(gradetoy.image(engine, base)) as sandbox:
+        baseline = Baseline(sandbox)
+        sandbox.run("(while :; do rm -rf /var/tmp/work.*; done) > /dev/null 2>&1 &", workdir="/testbed")
+        with pytest.raises(LimitExceeded):
+            baseline.diff()

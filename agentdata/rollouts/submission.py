@@ -111,8 +111,17 @@ class Baseline:
     def diff(self) -> str:
         """The change since then, as `git apply` takes it; files that are not UTF-8 as binary.
 
-        Raises SandboxError; LimitExceeded where the policy left no room to work in.
+        Raises SandboxError; LimitExceeded where the policy left no room to work in, or interferes.
         """
+        try:
+            return self._diff()
+        except (OSError, ValueError) as error:
+            raise LimitExceeded(
+                f"The change of the tree at {self._workdir} cannot be read ({error}): it is too large, or what the"
+                " policy left running changes the records."
+            ) from error
+
+    def _diff(self) -> str:
         work = self._run(BESIDE + LIST)
         self._choose(work, self._known)
         self._run(OBJECTS + RECORD + COMPARE, work=work)
