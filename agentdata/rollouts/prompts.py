@@ -30,13 +30,13 @@ def described(tools: str) -> str:
 
 
 def _tool(function: dict[str, Any]) -> str:
-    schema = function["parameters"]
-    lines = [f"### {function['name']}", "", function["description"], ""]
+    schema = function.get("parameters", {})
+    lines = [f"### {function['name']}", "", function.get("description", ""), ""]
     for name, value in schema.get("properties", {}).items():
         kind = value["type"] + (f" of {value['items']['type']}" if "items" in value else "")
         choices = f", one of {', '.join(value['enum'])}" if "enum" in value else ""
         need = "required" if name in schema.get("required", ()) else "optional"
-        lines.append(f"- {name} ({kind}, {need}{choices}): {value['description']}")
+        lines.append(f"- {name} ({kind}, {need}{choices}): {value.get('description', '')}")
     return "\n".join(lines if schema.get("properties") else [*lines, "No parameters."])
 
 
