@@ -18,6 +18,7 @@ HARVEST_KNOWS = {
     "editor",
     "progress",
     "runs",
+    "splits",
     "tokens",
     "harvest",
     "__version__",

@@ -7,7 +7,20 @@ import sys
 import typer
 
 from agentdata import __version__
-from agentdata.cli import doctor, environments, evaluate, harvest, look, rollouts, runs, sandbox, serve, tasks, trajectories
+from agentdata.cli import (
+    dataset,
+    doctor,
+    environments,
+    evaluate,
+    harvest,
+    look,
+    rollouts,
+    runs,
+    sandbox,
+    serve,
+    tasks,
+    trajectories,
+)
 from agentdata.errors import AgentdataError, UsageError
 from sandboxes.errors import SandboxError
 
@@ -24,6 +37,7 @@ app.add_typer(environments.app, name="environments")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(trajectories.app, name="trajectories")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(runs.app, name="runs")
 app.command("serve")(serve.serve)
