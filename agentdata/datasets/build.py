@@ -22,7 +22,7 @@ from agentdata.datasets.card import Config, write_card
 from agentdata.datasets.facts import Facts, facts_of
 from agentdata.datasets.gather import BucketWindows, DirectWindows, Windows
 from agentdata.datasets.inputs import Run, open_runs, repositories_of_tasks, shards_of, view_schema
-from agentdata.datasets.plan import Plan, PlannedShard, make_plan, passes
+from agentdata.datasets.plan import Plan, PlannedShard, lies_together, make_plan
 from agentdata.datasets.recipe import DatasetRecipe
 from agentdata.datasets.views import check_mask, transform
 from agentdata.errors import RunError, UsageError
@@ -33,8 +33,6 @@ from agentdata.shards import ShardWriter, marker_path, read_manifest, remove_unf
 
 GENERATOR = f"agentdata {__version__}"
 BUCKETS = "buckets"
-MOST_PASSES = 2.0
-"""Reading the runs' shards more often than this costs more than throwing all rows into buckets first."""
 
 
 class _Stopped(Exception):  # noqa: N818 - ends a shard, and is no fault
@@ -111,7 +109,7 @@ def _stopping() -> Iterator[threading.Event]:
 
 def _windows(output: Path, plan: Plan, owed: Sequence[PlannedShard], stop: threading.Event) -> Windows:
     # Asked of the whole plan, so that a continued build reads as it did at first.
-    if passes(plan.index, plan.shards) <= MOST_PASSES:
+    if lies_together(plan):
         return DirectWindows(plan)
     return BucketWindows(plan, owed, output / BUCKETS, stop)
 

@@ -5,7 +5,6 @@ the shards before it as they are, but for a last one that was less than a quarte
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,10 @@ from agentdata.splits import place_of
 
 WINDOW_BYTES = 24 << 20
 """Rows of this size are read, put in order and written as one row group."""
+MOST_NEEDED = 4.0
+"""Windows that would have to hold this many times their own size are filled from buckets instead."""
+MOST_PASSES = 2.0
+"""Reading the runs' shards more often than this costs more than throwing all rows into buckets first."""
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 Numbers = npt.NDArray[np.int64]
@@ -217,19 +220,16 @@ def _cut(sizes: npt.NDArray[np.float64], target: int, boundaries: Sequence[int])
         start = end
 
 
-def passes(index: Index, shards: Sequence[PlannedShard]) -> float:
-    """How often each byte would be read if every window read the pieces that it needs."""
-    sizes = np.array([piece.bytes for piece in index.pieces], np.float64)
+def lies_together(plan: Plan) -> bool:
+    """Whether each window finds its rows in a few pieces, and no piece is needed by many windows."""
+    sizes = np.array([piece.bytes for piece in plan.index.pieces], np.float64)
     last = np.zeros(0, np.int32)
     read = 0.0
-    for shard in shards:
+    for shard in plan.shards:
         for rows in shard.windows:
-            needed = np.unique(index.piece[rows])
+            needed = np.unique(plan.index.piece[rows])
+            if sizes[needed].sum() > MOST_NEEDED * max(WINDOW_BYTES, sizes[needed].max()):
+                return False
             read += sizes[np.setdiff1d(needed, last, assume_unique=True)].sum()
             last = needed
-    return float(read / max(sizes.sum(), 1.0))
-
-
-def counted_duplicates(plans: Sequence[Plan]) -> Counter[str]:
-    """Rows that were left out because their id came before, by config."""
-    return Counter({plan.view.config: plan.index.duplicates for plan in plans})
+    return bool(read <= MOST_PASSES * sizes.sum())
