@@ -14,6 +14,7 @@ from agentdata.cli import (
     evaluate,
     harvest,
     look,
+    publish,
     rollouts,
     runs,
     sandbox,
@@ -41,6 +42,7 @@ app.add_typer(dataset.app, name="dataset")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(runs.app, name="runs")
 app.command("serve")(serve.serve)
+app.command("publish")(publish.publish)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)
