@@ -63,7 +63,7 @@ def write_card(configs: Sequence[Config], runs: Sequence[Run], recipe: DatasetRe
         "Languages": _languages(configs),
         "How the rows were made": _making(configs, runs),
         "What was left out": _dropped(configs, runs),
-        "Decontamination": _decontamination(runs),
+        "Decontamination": _decontamination(configs, runs),
         "Known limits": _limits(configs, runs),
         "Building it again": _rebuilding(configs, runs, recipe, command),
         "Citation": _citation(configs, recipe),
@@ -292,7 +292,7 @@ def _dropped(configs: Sequence[Config], runs: Sequence[Run]) -> str:
     )
 
 
-def _decontamination(runs: Sequence[Run]) -> str:
+def _decontamination(configs: Sequence[Config], runs: Sequence[Run]) -> str:
     names = provenance.excluded_repositories(runs)
     counts = [
         (count.name, count.count)
@@ -302,10 +302,16 @@ def _decontamination(runs: Sequence[Run]) -> str:
     ]
     if not names and not counts:
         return "None was done."
-    told = "".join(f" {count:,} were dropped as `{name}`." for name, count in counts)
-    return (
-        f"These repositories were left out, with their forks where these share a root commit: {', '.join(names)}.{told}"
-    )
+    parts = [f"Harvests left out these repositories, and forks that share a root commit: {', '.join(names)}."]
+    parts += [f"{count:,} were dropped as `{name}`." for name, count in counts]
+    excluded = {name.lower() for name in names}
+    rows: Counter[str] = Counter()
+    for config in configs:
+        rows.update({name: one.rows for name, one in config.facts.repositories.items() if name.lower() in excluded})
+    if rows:
+        told = ", ".join(f"{name} ({count:,} rows)" for name, count in _ranked(rows))
+        parts.append(f"**Other runs brought rows from some of them: {told}.**")
+    return " ".join(parts)
 
 
 def _limits(configs: Sequence[Config], runs: Sequence[Run]) -> str:
@@ -325,8 +331,9 @@ def _limits_found(configs: Sequence[Config], runs: Sequence[Run]) -> Iterator[st
     if not {"near-duplicates", "duplicates"} & stages:
         yield "Near-duplicates were not looked for, only equal ids."
     if "secrets" not in stages:
-        yield "Texts were not searched for secrets. E-mail addresses in messages of commits were replaced."
+        yield "Texts were not searched for secrets."
     if any(config.view.kind == "contextual" for config in configs):
+        yield "E-mail addresses were replaced in messages of commits and texts of issues, not in code."
         yield "Contextual rows tell what an agent could have done; nothing was executed. What they observe is proved."
         if not any(run.configuration.get("options", {}).get("pulls") for run in runs):
             yield "Texts of issues and pull requests were not joined: problems are told by the messages of commits."

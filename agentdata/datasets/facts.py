@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -174,6 +175,15 @@ def _repositories(rows: pa.Table) -> dict[str, Repository]:
     return found
 
 
+def _seconds(time: str | None) -> int | None:
+    """An ISO 8601 time as seconds since the epoch; None for none."""
+    try:
+        at = datetime.fromisoformat(time or "")
+    except ValueError:
+        return None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+
+
 def _zeros(rows: pa.Table) -> "Column":
     return pa.array([0] * rows.num_rows, pa.int64())
 
@@ -184,4 +194,6 @@ def _times(rows: pa.Table) -> "Column":
         times: Column = rows["landed_at"]
         told: Column = pc.if_else(pc.greater(times, pa.scalar(0)), times, pa.scalar(None, pa.int64()))
         return told
+    if {"created_at", "problem_statement"} <= set(rows.column_names):
+        return pa.array([_seconds(text) for text in rows["created_at"].to_pylist()], pa.int64())
     return pa.nulls(rows.num_rows, pa.int64())
