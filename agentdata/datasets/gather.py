@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agentdata.datasets.plan import Index, Numbers, Plan, PlannedShard
 from agentdata.errors import RunError
 
-PENDING_BYTES = 192 << 20
-"""Rows that wait for their buckets; all buckets are appended to when it is reached."""
+PENDING_BYTES = 128 << 20
+"""Arrow memory of the rows that wait for their buckets; twice as much is used while they are put there."""
 SLICES = 16
 """A window that is this many stretches of rows or fewer is sliced, not copied."""
 
@@ -114,34 +115,34 @@ class BucketWindows:
         bucket_of = np.full(len(index.kept), -1, np.int32)
         for number, rows in enumerate(windows):
             bucket_of[rows] = number
-        pending: dict[int, list[pa.RecordBatch]] = {}
-        held = 0
+        pending: list[tuple[pa.Table, npt.NDArray[np.int32]]] = []
         with Shelf(index, self.plan.schema.names) as shelf:
             for number, piece in enumerate(index.pieces):
                 if stop.is_set():
                     return
                 start = index.starts[number]
-                buckets = bucket_of[start : start + piece.rows]
-                table = shelf.read(number)
-                for bucket in np.unique(buckets[buckets >= 0]).tolist():
-                    chosen = table.take(np.flatnonzero(buckets == bucket))
-                    pending.setdefault(bucket, []).extend(chosen.to_batches())
-                held += table.nbytes
-                if held >= PENDING_BYTES:
+                pending.append((shelf.read(number), bucket_of[start : start + piece.rows]))
+                if sum(table.nbytes for table, _ in pending) >= PENDING_BYTES:
                     self._flush(pending)
-                    held = 0
         self._flush(pending)
 
-    def _flush(self, pending: dict[int, list[pa.RecordBatch]]) -> None:
+    def _flush(self, pending: list[tuple[pa.Table, npt.NDArray[np.int32]]]) -> None:
+        """Append waiting rows to their buckets: put in order of the buckets at once, then cut."""
+        if not pending:
+            return
+        buckets = np.concatenate([numbers for _, numbers in pending])
+        order = np.argsort(buckets, kind="stable")
+        order = order[np.searchsorted(buckets[order], 0) :]  # without rows that are owed no more
+        table = pa.concat_tables([table for table, _ in pending]).take(order)
+        pending.clear()
         options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-        for bucket, batches in sorted(pending.items()):
+        numbers, starts = np.unique(buckets[order], return_index=True)
+        for bucket, (start, end) in zip(numbers.tolist(), pairwise([*starts.tolist(), len(order)]), strict=True):
             with (
                 open(self._path(bucket), "ab") as file,
                 pa.ipc.new_stream(file, self.plan.schema, options=options) as writer,
             ):
-                # Many small batches would each carry a header of some kilobytes.
-                writer.write_table(pa.Table.from_batches(batches).combine_chunks())
-        pending.clear()
+                writer.write_table(table.slice(start, end - start))
 
     def _path(self, bucket: int) -> Path:
         return self.folder / f"{bucket:06}.arrow"

@@ -7,6 +7,7 @@ files were written by a publication; nothing else is overwritten or deleted ther
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 MANIFEST = "manifest.json"
-FILES_AT_ONCE = 20
+FILES_AT_ONCE = 5
 """Files whose contents are uploaded between two lines of progress."""
 FILES_OF_COMMIT = 250
 """New files that one commit takes; where there are more, the card and the manifest come with the last ones."""
@@ -94,7 +95,7 @@ def publish(
     from huggingface_hub import HfApi
 
     api = HfApi(library_name="agentdata")
-    with explained(repo):
+    with explained(repo), _own_progress():
         if not dry_run:
             api.whoami()
             api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
@@ -197,6 +198,20 @@ def _changes(
 
 
 # Doing it
+
+
+@contextmanager
+def _own_progress() -> Iterator[None]:
+    """Our progress instead of the client's bars, of which it has one for each file."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def _send(api: "HfApi", repo: str, revision: str, head: str, folder: Path, changes: Changes) -> str:
