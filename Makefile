@@ -8,14 +8,15 @@ REPOS ?=
 BENCH ?= harvest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench
+.PHONY: help demo test check format bench vllm
 
 help:
 	@echo "make demo             harvest a small history and show one sample"
 	@echo "make test             run the tests"
 	@echo "make check            formatting, lint, types, and the tests with those of the documentation"
+	@echo "make vllm             install vLLM in an environment of its own, for the tests that need a real server"
 	@echo "make format           format and sort imports"
-	@echo "make bench REPOS=...  time a harvest of your own clones; BENCH=mutations, sandboxes or harness time the others"
+	@echo "make bench REPOS=...  time a harvest of your own clones; BENCH=mutations, sandboxes, harness or rollouts time the others"
 
 demo: $(READY)
 	@$(VENV)/bin/agentdata demo $(ARGS)
@@ -28,6 +29,9 @@ check: $(READY)
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/mypy
 	@$(PYTHON) -m pytest
+
+vllm: $(READY)
+	@$(VENV)/bin/agentdata serve --install
 
 format: $(READY)
 	@$(VENV)/bin/ruff check --fix --quiet --exit-zero --select I

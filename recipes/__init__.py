@@ -20,7 +20,7 @@ from agentdata.rollouts.view import ViewRecipe
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-OTHERS = ("dataset", "environments", "environmental", "environmental-view")
+OTHERS = ("dataset", "environments", "environmental", "environmental-view", "evaluate")
 """Recipes of other commands than a harvest's."""
 Fitted = TypeVar("Fitted", bound=Record)
 
@@ -47,9 +47,14 @@ def load_environments(name: str) -> EnvironmentRecipes:
     return _fitted(path, values, EnvironmentRecipes)
 
 
+def scaffolds() -> list[str]:
+    """Names of the scaffolds that come with the toolkit."""
+    return sorted(path.stem for path in (HERE / "scaffolds").glob("*.yaml"))
+
+
 def load_scaffold(name: str) -> Scaffold:
     """A scaffold by name or path. Raises UsageError."""
-    path, values = _read(name if name.endswith((".yaml", ".yml")) else str(HERE / "scaffolds" / f"{name}.yaml"))
+    path, values = _read(name, HERE / "scaffolds", scaffolds())
     for key in ("system_prompt", "task_prompt", "tools", "format_error_prompt"):
         values[key] = _text(path.parent, str(values.get(key, "")))
     return _fitted(path, values, Scaffold)
@@ -79,10 +84,11 @@ def load_dataset(name: str, overrides: Sequence[str] = ()) -> DatasetRecipe:
     return _fitted(path, values, DatasetRecipe)
 
 
-def _read(name: str) -> tuple[Path, dict[str, Any]]:
-    path = Path(name) if name.endswith((".yaml", ".yml")) else HERE / f"{name}.yaml"
+def _read(name: str, folder: Path = HERE, known: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(f"There is no recipe {name!r}: give a .yaml file or one of {', '.join([*names(), *OTHERS])}.")
+        choices = ", ".join(known or [*names(), *OTHERS])
+        raise UsageError(f"There is no recipe {name!r}: give a .yaml file or one of {choices}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -19,7 +19,7 @@ from agentdata.records import (
     Trajectory,
     Verdict,
 )
-from agentdata.rollouts.samples import xml_call
+from agentdata.rollouts.parsing import xml_call
 from agentdata.shards import UnitOutput, collect, write_whole
 
 BASH = {"type": "function", "function": {"name": "bash", "parameters": {"type": "object", "properties": {}}}}

@@ -4,11 +4,13 @@ import json
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from agentdata.environments.exchange import write_rows
+from agentdata.environments.swebench_rows import Triple
 from agentdata.errors import UsageError
 from agentdata.evaluate.benchmark import image_names, read_benchmark
 from agentdata.evaluate.compare import compare
@@ -17,7 +19,9 @@ from agentdata.evaluate.official import grade_officially, require_harness
 from agentdata.evaluate.outcomes import Judgement, Outcome, outcomes_of
 from agentdata.evaluate.predictions import Effort, Submitted, by_run, given, write_predictions
 from agentdata.evaluate.report import Prices, Report, make_report, read_report
-from agentdata.evaluate.telling import comparison_text, report_markdown, runs_grid
+from agentdata.evaluate.run import Evaluation, evaluate
+from agentdata.evaluate.telling import comparison_text, report_markdown, score_grid
+from agentdata.journal import Finished, run_journaled
 from agentdata.records import GoldPatch, Message, Prediction, Rejected, Step, Trajectory, Verdict
 from sandboxes.engine import Engine
 from tests import gradetoy
@@ -37,7 +41,7 @@ def report_of(resolved: Sequence[bool], *, start: int = 0, model: str = "m") -> 
     return make_report(outcomes, benchmark="b", model=model)
 
 
-def attempt(task: str, number: int, submission: str, *, stop: str = "submitted") -> Trajectory:
+def attempt(task: str, number: int, submission: str) -> Trajectory:
     steps = (
         Step(content="one", prompt_tokens=100, completion_tokens=10, seconds=1.5),
         Step(content="two", prompt_tokens=150, completion_tokens=20, seconds=0.5),
@@ -54,7 +58,7 @@ def attempt(task: str, number: int, submission: str, *, stop: str = "submitted")
             "model": "org/model",
             "prompt": (Message(role="user", content="fix it", train=False),),
             "steps": steps,
-            "stop": stop,
+            "stop": "submitted",
             "submission": submission,
             "verdict": Verdict(task=task, resolved=False, reason="not-graded"),
             "seconds": 7200.0,
@@ -195,7 +199,7 @@ def test_a_report_over_runs_has_rates_cost_and_ends() -> None:
     assert [(stop.name, stop.count) for stop in report.stops] == [("step-limit", 3), ("submitted", 3)]
     assert [(stop.name, stop.count) for stop in report.stops_resolved] == [("submitted", 3)]
     assert (report.runs[0].cost, report.runs[0].hours) == pytest.approx((6.0, 1.5))
-    assert runs_grid(report).rows[0][-2:] == ("6.00", "3.00")
+    assert score_grid(report).rows[0][-2:] == ("6.00", "3.00")
 
 
 def test_two_graders_that_differ_are_shown() -> None:
@@ -314,3 +318,40 @@ def test_both_graders_resolve_the_solution_and_a_missing_image_is_left_out(rows:
     agentdata(*command).succeeds()
     assert (run / "run-1/official/harness.log").stat() == kept, "the harness ran again"
     agentdata(*command[:-1], run, "--limit", "1").explains("was begun with another configuration", status=2)
+
+
+@dataclass(frozen=True)
+class Submit:
+    """An attempt that submits what it is given."""
+
+    task: str
+    number: int
+    patch: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.task}/{self.number}"
+
+
+@pytest.mark.docker
+def test_attempts_are_made_once_and_their_runs_are_reported(rows: Path, tmp_path: Path) -> None:
+    called: list[Path] = []
+
+    def work(job: Submit) -> Finished:
+        return Finished([("trajectories", attempt(job.task, job.number, job.patch))])
+
+    def roll_out(triples: Sequence[Triple], run: Path) -> None:
+        called.append(run)
+        jobs = [Submit(task.id, n, patch) for task, _, gold in triples for n, patch in enumerate((gold.patch, ""))]
+        tables = {"trajectories": Trajectory}
+        run_journaled(run, {}, lambda: jobs, work, tables=tables, title="attempting", unit="attempts", workers=1)
+
+    evaluation = Evaluation(str(rows), model="org/model", protocol="{}", attempts=2, pull=False, limit=1)
+    report = evaluate(tmp_path / "run", evaluation, roll_out, print)
+    assert report.grader.startswith("agentdata grader"), "tasks of our own are graded by us"
+    assert [run.resolved for run in report.runs] == [1, 0]
+    assert report.mean == 0.5
+    assert [(stop.name, stop.count) for stop in report.stops] == [("submitted", 2)]
+    assert evaluate(tmp_path / "run", evaluation, None, print) == report
+    assert called == [tmp_path / "run/rollouts"]
+    assert {path.name for path in (tmp_path / "run").glob("report.*")} == {"report.json", "report.md", "report.svg"}

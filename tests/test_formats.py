@@ -17,6 +17,7 @@ from agentdata.rollouts.formats import atif, mini_swe_agent, openhands, sharegpt
 from agentdata.rollouts.formats.exchange import LOST, NAMES, WRITE, Form, find_files, from_row, read_trajectories
 from agentdata.rollouts.formats.exchange import write_trajectories as write
 from agentdata.rollouts.formats.messages import write_row, write_smith_row
+from agentdata.rollouts.formats.turns import write_turn
 from agentdata.rollouts.prompts import readable
 from agentdata.rollouts.samples import seen
 from tests.rollouts import PATCH, any_attempt, attempt, call, step
@@ -212,15 +213,15 @@ def test_events_of_openhands_before_version_1_are_read(tmp_path: Path) -> None:
     history = [
         {"id": 0, "source": "agent", "action": "system", "args": {"content": "s", "tools": []}},
         {"id": 1, "source": "user", "action": "message", "args": {"content": "task"}},
-        {"id": 2, "source": "user", "action": "recall", "args": {"query": "task"}},
-        {"id": 3, "observation": "recall", "content": "Added workspace context", "extras": {}},
+        {"id": 2, "source": "user", "action": "recall", "args": {"query": "task", "recall_type": "knowledge"}},
+        {"id": 3, "observation": "recall", "content": "Added", "extras": {"recall_type": "knowledge"}},
         {"id": 4, "source": "agent", "action": "run", "args": {"command": "ls"}, "tool_call_metadata": metadata},
         {
             "id": 5,
             "cause": 4,
             "observation": "run",
             "content": "a",
-            "extras": {"metadata": {"exit_code": 2, "working_dir": "/w"}},
+            "extras": {"command": "ls", "metadata": {"exit_code": 2, "working_dir": "/w"}},
             "tool_call_metadata": metadata,
         },
         {"id": 6, "source": "agent", "action": "think", "args": {"thought": "hm"}},
@@ -303,6 +304,9 @@ def test_rows_of_other_datasets_are_read(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (nebius, davinci)))
     found = list(read_trajectories([tmp_path / "rebench.parquet", tmp_path / "rows.jsonl"]))
     one, two, three = (row for row in found if isinstance(row, Trajectory))
+    assert [write_turn(message) for message in seen(one)] == [
+        {key: value for key, value in turn.items() if value is not None and key != "name"} for turn in turns
+    ]
     assert (one.stop, one.verdict.reason, json.loads(one.tools)) == ("submitted", "resolved", [{"type": "function"}])
     assert (two.stop, two.verdict.reason, two.form, two.model) == ("context-limit", "tests-failed", "fenced", "llama")
     assert two.prompt[0].content == "s"

@@ -60,6 +60,15 @@ def test_the_segments_of_a_text_tile_it(trajectory: Trajectory) -> None:
     assert sample.trained_tokens == sum(one.end - one.start for one in sample.segments if one.kind == "assistant")
 
 
+def test_words_of_a_user_after_a_result_leave_the_call_in_place() -> None:
+    answered = step(1, "ls", "a")
+    spoken = answered.observations[0].model_copy(update={"tool_call_id": "", "content": "Go on."})
+    told = attempt(steps=[answered.model_copy(update={"observations": (*answered.observations, spoken)})])
+    said, *answers = seen(told, prompt=(), steps=told.steps)
+    assert said.tool_calls == answered.tool_calls
+    assert [(one.role, one.content) for one in answers] == [("tool", "a"), ("user", "Go on.")]
+
+
 def test_xml_is_the_reference_layout() -> None:
     sample = rendered("xml", attempt())
     assert isinstance(sample, TextSample)
@@ -260,6 +269,12 @@ def test_the_commands_lead_from_files_to_rows(tmp_path: Path) -> None:
     done.succeeds()
     assert "dropped 2: views/failed" in done.out
     assert [row["repetition"] for row in table(tmp_path / "rows", "xml")] == [0, 1, 2]
+    done = agentdata("show", tmp_path / "rows", "a")
+    done.succeeds()
+    assert "task a, attempt 0" in done.out
+    assert "submitted, resolved" in done.out
+    for run in ("run", "rows"):
+        agentdata("check", tmp_path / run).succeeds()
 
 
 def test_the_commands_say_what_is_wrong(tmp_path: Path) -> None:

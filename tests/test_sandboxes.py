@@ -16,6 +16,7 @@ from sandboxes.images import BuildBox
 from sandboxes.local import LocalSandbox
 from sandboxes.owners import OWNER_LABEL, is_dead, owner_of, this_owner
 from sandboxes.protocol import Limits, Sandbox, Session
+from tests.registry import registry
 
 OUTPUT_BYTES = 4096
 ROOT = Path(__file__).parent.parent
@@ -370,6 +371,20 @@ def test_containers_that_others_make_of_our_images_have_no_owner(engine: Engine,
     finally:
         engine.remove(container)
         engine.api.remove_image(name)
+
+
+@pytest.mark.docker
+def test_an_image_is_pulled_and_one_that_is_not_there_is_said(engine: Engine) -> None:
+    with registry("some/image") as place:
+        engine.pull(f"{place}/some/image:latest")
+        try:
+            assert engine.images_have(f"{place}/some/image:latest")
+        finally:
+            engine.api.remove_image(f"{place}/some/image:latest")
+        with pytest.raises(ImageError, match="some/other:1 cannot be pulled: "):
+            engine.pull(f"{place}/some/other:1")
+    with pytest.raises(ImageError, match="refused"):
+        engine.pull(f"{place}/some/image:latest")
 
 
 def test_an_owner_is_dead_when_its_number_is_used_again() -> None:

@@ -90,7 +90,7 @@ def test_many_threads_ask_at_once(policy: EndpointPolicy) -> None:
 
 
 def test_a_reply_outlives_a_server_whose_engine_is_killed(vllm: Server, policy: EndpointPolicy) -> None:
-    threading.Thread(target=vllm.watch, daemon=True).start()
+    threading.Thread(target=vllm.watch, kwargs={"say": print}, daemon=True).start()
     os.kill(engine_of(vllm), signal.SIGKILL)
     time.sleep(0.5)
     assert policy.reply(ASK, "", DRAWN, 3).completion_tokens == 24

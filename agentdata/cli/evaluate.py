@@ -86,7 +86,8 @@ def run(
         pull=pull,
         predictions=tuple(predictions),
         model=model,
-        protocol=protocol.model_dump_json() if protocol else "",
+        protocol=protocol.model_dump_json(exclude={"attempts"}) if protocol else "",
+        attempts=protocol.attempts if protocol else 1,
         grader=grader,
         test_seconds=timeout or (protocol.test_seconds if protocol else TEST_SECONDS),
         workers=graders,
@@ -143,10 +144,7 @@ def show(report: "Report") -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(telling.headline(report), style="bold", markup=False)
-    grids = [telling.runs_grid(report), telling.reasons_grid(report)]
-    if report.stops:
-        grids.insert(1, telling.ends_grid(report))
-    for grid in grids:
+    for grid in telling.grids(report):
         console.print(_table(grid))
     for remark in telling.remarks(report):
         console.print(remark, markup=False)

@@ -54,7 +54,9 @@ class Evaluation:
     """A file for each run, or `gold` or `empty`, instead of attempts."""
     model: str = ""
     protocol: str = ""
-    """JSON text of the recipe of the attempts."""
+    """JSON text of the recipe of the attempts, but for their number."""
+    attempts: int = 1
+    """Attempts at each task by the model."""
     grader: Grader | None = None
     """Without one: official for rows of a benchmark, ours for tasks that were made here."""
     test_seconds: float = TEST_SECONDS
@@ -75,6 +77,7 @@ class Evaluation:
             "image": self.image,
             "model": self.model,
             "protocol": self.protocol,
+            "attempts": self.attempts,
             "predictions": [_identify_predictions(source) for source in self.predictions],
         }
 

@@ -28,17 +28,17 @@ def headline(report: Report) -> str:
     )
 
 
-def runs_grid(report: Report) -> Grid:
-    """One row for each run: score, what was submitted, what it took. Columns that would be empty are left out."""
-    head: tuple[str, ...] = ("run", "resolved", "rate", "empty patches")
-    columns = [[_score(run) for run in report.runs]]
-    if report.stops:
-        head += ("steps (median)", "tokens in", "tokens out", "attempt hours", "of these policy")
-        columns.append([_effort(run) for run in report.runs])
-    if any(run.cost for run in report.runs):
-        head += ("cost", "cost per resolved")
-        columns.append([_cost(run) for run in report.runs])
-    return Grid(head, tuple(tuple(cell for part in parts for cell in part) for parts in zip(*columns, strict=True)))
+def grids(report: Report) -> list[Grid]:
+    """The tables of a report, without those that predictions of others leave empty."""
+    attempted = [effort_grid(report), ends_grid(report)] if report.stops else []
+    return [score_grid(report), *attempted, reasons_grid(report)]
+
+
+def score_grid(report: Report) -> Grid:
+    """One row for each run: what was resolved, and for how much, if that is known."""
+    priced = any(run.cost for run in report.runs)
+    head = ("run", "resolved", "rate", "empty patches", *(("cost", "per resolved") if priced else ()))
+    return Grid(head, tuple((*_score(run), *(_cost(run) if priced else ())) for run in report.runs))
 
 
 def _score(run: RunFigures) -> tuple[str, ...]:
@@ -46,13 +46,22 @@ def _score(run: RunFigures) -> tuple[str, ...]:
     return str(run.run), f"{run.resolved}/{run.tasks}", f"{run.rate:.1%}", empty
 
 
-def _effort(run: RunFigures) -> tuple[str, ...]:
-    steps = f"{run.steps:.1f} ({run.median_steps:.0f})"
-    return steps, f"{run.prompt_tokens:,}", f"{run.completion_tokens:,}", f"{run.hours:.2f}", f"{run.policy_hours:.2f}"
-
-
 def _cost(run: RunFigures) -> tuple[str, ...]:
     return f"{run.cost:,.2f}", f"{run.cost / run.resolved:,.2f}" if run.resolved else "-"
+
+
+def effort_grid(report: Report) -> Grid:
+    """One row for each run: what its attempts took."""
+    return Grid(
+        ("run", "steps (median)", "tokens in", "tokens out", "hours", "of policy"),
+        tuple(_effort(run) for run in report.runs),
+    )
+
+
+def _effort(run: RunFigures) -> tuple[str, ...]:
+    steps = f"{run.steps:.1f} ({run.median_steps:.0f})"
+    tokens = f"{run.prompt_tokens:,}", f"{run.completion_tokens:,}"
+    return str(run.run), steps, *tokens, f"{run.hours:.2f}", f"{run.policy_hours:.2f}"
 
 
 def ends_grid(report: Report) -> Grid:
@@ -84,9 +93,8 @@ def remarks(report: Report) -> list[str]:
 
 def report_markdown(report: Report) -> str:
     """The report as a Markdown file that shows the picture beside it."""
-    grids = [runs_grid(report), *([ends_grid(report)] if report.stops else []), reasons_grid(report)]
     parts = [f"# {report.model} on {report.benchmark}", f"{headline(report)}.", f"![figures]({PICTURE})"]
-    parts += [_markdown(grid) for grid in grids]
+    parts += [_markdown(grid) for grid in grids(report)]
     left_out = [f"left out {one.id}: {one.reason}: {one.detail}" for one in report.left_out]
     parts.append("\n".join(f"- {remark}" for remark in [*remarks(report), *left_out]))
     return "\n\n".join(parts) + "\n"

@@ -30,7 +30,10 @@ from agentdata.records import (
     Record,
     Rejected,
     Shard,
+    TaskTally,
+    TokenSample,
     Trace,
+    Trajectory,
 )
 from agentdata.shards import arrow_schema, read_manifest, read_table
 
@@ -41,6 +44,9 @@ TABLES: dict[str, type[Record]] = {
     "changes": Change,
     "traces": Trace,
     "rejected": Rejected,
+    "trajectories": Trajectory,
+    "tallies": TaskTally,
+    "tokens": TokenSample,
     **RENDERINGS,
 }
 
@@ -97,7 +103,7 @@ def _check_shard(run: Path, table: str, shard: Shard) -> str:
 
 
 def check_proofs(run: Path, share: float, checked: Counter[str]) -> Iterator[str]:
-    """Faults of traces: a share of them is replayed from the repository, and all samples must carry their proof."""
+    """Faults of traces: a share of them is replayed from the repository, and all their samples must carry their proof."""
     sources: dict[str, list[Path]] = {}
     for source in read_table(run, "sources", HarvestedSource):
         sources.setdefault(source.name, []).append(Path(source.git_dir))
@@ -115,7 +121,7 @@ def check_proofs(run: Path, share: float, checked: Counter[str]) -> Iterator[str
     for name, record in RENDERINGS.items():
         for sample in read_table(run, name, record):
             checked["samples"] += 1
-            if digests.get(sample.change_id) != sample.proof.digest:
+            if sample.kind == "contextual" and digests.get(sample.change_id) != sample.proof.digest:
                 yield f"sample {sample.id} of {sample.repo} carries a proof that no trace has"
 
 

@@ -16,20 +16,17 @@ TRAINED, UNTRAINED = "green", "bright_black"
 
 
 def show_sample(run: Path, wanted: str = "", *, rendering: str = "", plain: bool = False) -> None:
-    """Print the first sample of a run, or the first whose id or change id begins with `wanted`. Raises UsageError."""
+    """Print the first sample of a run, or the first whose id, change or task begins with `wanted`. Raises UsageError."""
     from rich.console import Console
     from rich.text import Text
 
     sample = find_sample(run, wanted, rendering)
     colours = sys.stdout.isatty() and not plain
     console = Console(no_color=not colours, highlight=False, soft_wrap=True)
-    console.print(
-        Text(f"{sample.repo} · {sample.rendering} · sample {sample.id} · change {sample.change_id}", style="bold")
-    )
+    console.print(Text(f"{sample.repo} · {sample.rendering} · sample {sample.id} · {_origin(sample)}", style="bold"))
     console.print(
         f"{sample.tokens:,} tokens ({sample.token_counter}), {sample.trained_tokens:,} trained · licence "
-        f"{sample.licence or 'unknown'} · {len(sample.proof.files)} files, {sample.proof.edits} edits, "
-        f"{sample.proof.reads} reads proved"
+        f"{sample.licence or 'unknown'} · {_established(sample)}"
     )
     if colours:
         console.print(Text("trained", style=TRAINED) + Text(" · ") + Text("not trained", style=UNTRAINED) + "\n")
@@ -44,6 +41,18 @@ def show_sample(run: Path, wanted: str = "", *, rendering: str = "", plain: bool
         for line in marked(sample):
             print(visible(line))
     console.print()
+
+
+def _origin(sample: Sample) -> str:
+    environmental = sample.kind == "environmental"
+    return f"task {sample.task}, attempt {sample.attempt}" if environmental else f"change {sample.change_id}"
+
+
+def _established(sample: Sample) -> str:
+    """What the proof of a contextual sample or the verdict of an environmental one says."""
+    if sample.kind == "environmental":
+        return f"{sample.stop}, {sample.verdict}"
+    return f"{len(sample.proof.files)} files, {sample.proof.edits} edits, {sample.proof.reads} reads proved"
 
 
 def visible(text: str) -> str:
@@ -88,7 +97,7 @@ def _spoken(name: str, arguments: str) -> str:
 
 
 def find_sample(run: Path, wanted: str, rendering: str = "") -> Sample:
-    """The first sample whose id or change id begins with `wanted`. Raises UsageError when there is none."""
+    """The first sample whose id, change or task begins with `wanted`. Raises UsageError when there is none."""
     manifest = read_manifest(run)
     there = [table.name for table in manifest.tables if table.name in RENDERINGS]
     chosen = [rendering] if rendering else sorted(there, key=list(RENDERINGS).index)
@@ -96,7 +105,7 @@ def find_sample(run: Path, wanted: str, rendering: str = "") -> Sample:
         if name not in there:
             raise UsageError(f"{run} has no samples rendered as {name!r}; it has {', '.join(there) or 'none'}.")
         for sample in _rows(run, manifest, name):
-            if sample.id.startswith(wanted) or sample.change_id.startswith(wanted):
+            if any(known.startswith(wanted) for known in (sample.id, sample.change_id, sample.task)):
                 return sample
     raise UsageError(f"{run} has no sample {wanted!r}." if wanted else f"{run} holds no samples.")
 

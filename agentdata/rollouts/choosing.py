@@ -23,7 +23,7 @@ def choose_policy(model: str, endpoints: Sequence[str], recipe: RolloutRecipe, *
     if model == "gold":
         return lambda attempt: GoldPolicy(attempt.gold.patch, recipe.scaffold)
     if model == "null":
-        return lambda attempt: NullPolicy(recipe.scaffold)
+        return lambda _: NullPolicy(recipe.scaffold)
     if model.startswith(REPLAY):
         return _replaying(Path(model.removeprefix(REPLAY)))
     if not endpoints:
@@ -32,7 +32,7 @@ def choose_policy(model: str, endpoints: Sequence[str], recipe: RolloutRecipe, *
         )
     policy = EndpointPolicy(model, endpoints, key=os.environ.get("OPENAI_API_KEY", ""), most_in_flight=requests)
     policy.check(tools=recipe.scaffold.form == "tool-calls")
-    return lambda attempt: policy
+    return lambda _: policy
 
 
 def _replaying(run: Path) -> MakePolicy:

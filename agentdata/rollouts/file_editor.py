@@ -18,7 +18,7 @@ from sandboxes.errors import SandboxError, SandboxGone
 from sandboxes.protocol import Sandbox
 
 COMMANDS = ("view", "create", "str_replace", "insert", "undo_edit")
-LISTING = "find {path} -mindepth 1 -maxdepth 2 -name '.*' -prune -o -print 2>/dev/null | LC_ALL=C sort"
+LISTING = "exec find {path} -mindepth 1 -maxdepth 2 -name '.*' -prune -o -print 2> /dev/null"
 Answer = TypeVar("Answer")
 
 
@@ -110,11 +110,9 @@ class FileEditor:
     def _list(self, path: str, given: dict[str, Any]) -> str:
         if given.get("view_range"):
             raise EditError("The `view_range` parameter is not allowed when `path` points to a directory.")
-        listing = self._sandbox.run(LISTING.format(path=shlex.quote(path))).text
-        return (
-            f"Here's the files and directories up to 2 levels deep in {path}, excluding hidden items:\n"
-            f"{path}\n{listing}\n"
-        )
+        found = self._sandbox.run(LISTING.format(path=shlex.quote(path))).text
+        listing = "\n".join(sorted({path, *found.split("\n")} - {""}))
+        return f"Here's the files and directories up to 2 levels deep in {path}, excluding hidden items:\n{listing}\n\n"
 
     def _read(self, path: str, command: str) -> bytes | None:
         """A file's content; None for a directory that is to be viewed."""

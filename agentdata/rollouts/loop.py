@@ -32,7 +32,7 @@ class Setting:
     sampling: Sampling
     open_sandbox: Callable[[str], Sandbox]
     """Image to a new sandbox."""
-    heard: Callable[[Step], None] = lambda step: None
+    heard: Callable[[Step], None] = lambda _: None
     """Told of each step as it ends, for whoever watches."""
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from agentdata.editor import ROOT
 from agentdata.environments.patches import FilePatch, split
 from agentdata.records import FunctionCall, Message, ToolCall, Trajectory
-from agentdata.rollouts.parsing import written
+from agentdata.rollouts.parsing import FormatError, read_calls, written
 from agentdata.rollouts.policy import PolicyGone, Reply, Sampling
 from agentdata.rollouts.scaffold import Scaffold
 from agentdata.rollouts.toolbox import SUBMIT
@@ -105,16 +105,25 @@ def turn_of(scaffold: Scaffold, call: FunctionCall, number: int = 0) -> Reply:
 def gold_moves(patch: str, scaffold: Scaffold, workdir: str = ROOT) -> Iterator[Move]:
     """What makes the change of a patch, file by file and from top to bottom."""
     for file in split(patch):
-        if scaffold.toolbox == "bash-only" or file.binary or _is_odd(file):
-            yield from (Move(call) for call in _applying(file.text))
-        else:
-            yield from _file_moves(file, workdir)
+        whole = scaffold.toolbox == "bash-only" or _is_odd(file)
+        moves = [Move(call) for call in _applying(file.text)] if whole else list(_file_moves(file, workdir))
+        if not all(_is_read_back(scaffold, call) for move in moves for call in (move.call, move.otherwise) if call):
+            moves = [Move(call) for call in _applying_encoded(file.text)]
+        yield from moves
+
+
+def _is_read_back(scaffold: Scaffold, call: FunctionCall) -> bool:
+    """Whether a turn says what is meant: a text form cannot hold a text that looks like its own tags."""
+    try:
+        return read_calls(scaffold, turn_of(scaffold, call), 0)[0].function == call
+    except FormatError:
+        return False
 
 
 def _is_odd(file: FilePatch) -> bool:
-    """Whether a file is a copy or a link, or has a name that cannot stand in a diff as it is."""
+    """Whether a file is binary, a copy or a link, or has a name that cannot stand in a diff as it is."""
     named = any(re.search(r'[\x00-\x1f"\\\x7f]', name) for name in file.names)
-    return named or file.change == "copied" or "120000" in file.text.partition("\n@@ ")[0]
+    return named or file.binary or file.change == "copied" or "120000" in file.text.partition("\n@@ ")[0]
 
 
 def _file_moves(file: FilePatch, workdir: str) -> Iterator[Move]:
@@ -194,13 +203,16 @@ def _diff(hunk: Hunk, name: str) -> str:
 
 def _applying(diff: str) -> Iterator[FunctionCall]:
     """Commands that apply a diff; a shell takes only so much at once."""
-    if len(diff) <= MOST_COMMAND_CHARACTERS:
-        end = "" if diff.endswith("\n") else "\n"
-        yield _bash(f"git apply --whitespace=nowarn - <<'END_OF_PATCH'\n{diff}{end}END_OF_PATCH")
+    if len(diff) > MOST_COMMAND_CHARACTERS:
+        yield from _applying_encoded(diff)
         return
+    end = "" if diff.endswith("\n") else "\n"
+    yield _bash(f"git apply --whitespace=nowarn - <<'END_OF_PATCH'\n{diff}{end}END_OF_PATCH")
+
+
+def _applying_encoded(diff: str) -> Iterator[FunctionCall]:
     encoded = base64.b64encode(diff.encode("utf-8", "surrogateescape")).decode()
-    parts = range(0, len(encoded), MOST_COMMAND_CHARACTERS)
-    for place in parts:
+    for place in range(0, len(encoded), MOST_COMMAND_CHARACTERS):
         arrow = ">>" if place else ">"
         yield _bash(f"printf %s {encoded[place : place + MOST_COMMAND_CHARACTERS]} {arrow} /tmp/patch")
     yield _bash("base64 -d /tmp/patch | git apply --whitespace=nowarn -")

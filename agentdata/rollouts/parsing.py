@@ -20,6 +20,8 @@ PARAMETER = re.compile(
 )
 """A value ends where a parameter, or the end of the call, follows: it may hold such a tag itself."""
 END = re.compile(r"\s*(?:</function>|\Z)")
+THOUGHT = "</think>"
+"""A turn may think in its text, and write of calls there; only what comes after counts."""
 CUT_OFF = "it was cut off at the most tokens that a turn may have, before it called a tool; be brief"
 BLOCK = re.compile(r"^```(?:bash|sh|mswea_bash_command)[ \t]*\n(.*?)\n?^```[ \t]*$", re.DOTALL | re.MULTILINE)
 TYPES: dict[str, type | tuple[type, ...]] = {
@@ -39,7 +41,7 @@ class FormatError(AgentdataError):
 def read_calls(scaffold: Scaffold, reply: Reply, number: int) -> tuple[ToolCall, ...]:
     """The calls of a turn, in order, each with an id of its own; `number` counts the turns. Raises FormatError."""
     try:
-        found = _READERS[scaffold.form](scaffold, reply)
+        found = _found(scaffold, reply)
         if not found:
             raise ValueError(CUT_OFF if reply.finish_reason == "length" else "it calls no tool")
         for name, arguments in found:
@@ -64,7 +66,15 @@ def _call(scaffold: Scaffold, reply: Reply, number: int, place: int, name: str, 
 Found = list[tuple[str, dict[str, Any]]]
 
 
-def _native(scaffold: Scaffold, reply: Reply) -> Found:
+def _found(scaffold: Scaffold, reply: Reply) -> Found:
+    """Name and arguments of each call. Raises ValueError."""
+    if scaffold.form == "tool-calls":
+        return _native(reply)
+    said = reply.content.rpartition(THOUGHT)[2]
+    return _fenced(said) if scaffold.form == "fenced" else _xml(scaffold, said, whole=reply.finish_reason != "length")
+
+
+def _native(reply: Reply) -> Found:
     found: Found = []
     for call in reply.tool_calls:
         try:
@@ -77,9 +87,9 @@ def _native(scaffold: Scaffold, reply: Reply) -> Found:
     return found
 
 
-def _xml(scaffold: Scaffold, reply: Reply) -> Found:
-    """A turn that a stop text ended, which servers take off, may lack the last tag."""
-    text, place = reply.content, 0
+def _xml(scaffold: Scaffold, text: str, *, whole: bool) -> Found:
+    """A turn that a stop text ended, which servers take off, may lack the last tag; one that was cut off may not."""
+    place = 0
     found: Found = []
     while start := FUNCTION.search(text, place):
         place, parameters = start.end(), []
@@ -87,7 +97,7 @@ def _xml(scaffold: Scaffold, reply: Reply) -> Found:
             parameters.append((value[1], _unpadded(value[2])))
             place = value.end()
         end = END.match(text, place)
-        if end is None or (reply.finish_reason == "length" and not end[0].strip()):
+        if end is None or not (whole or end[0].strip()):
             raise ValueError(
                 f"the call of {start[1]} is not complete: every parameter and the function need their ends"
             )
@@ -117,8 +127,8 @@ def _converted(scaffold: Scaffold, name: str, parameters: list[tuple[str, str]])
     return values
 
 
-def _fenced(scaffold: Scaffold, reply: Reply) -> Found:
-    blocks = BLOCK.findall(reply.content)
+def _fenced(text: str) -> Found:
+    blocks = BLOCK.findall(text)
     if len(blocks) > 1:
         raise ValueError(f"it has {len(blocks)} blocks of commands and must have exactly one")
     return [("bash", {"command": block}) for block in blocks]
@@ -126,19 +136,27 @@ def _fenced(scaffold: Scaffold, reply: Reply) -> Found:
 
 def written(scaffold: Scaffold, call: FunctionCall) -> str:
     """A call as a policy writes it in a text form; `read_calls` reads the same out of it."""
-    arguments = json.loads(call.arguments)
     if scaffold.form == "fenced":
-        return f"```bash\n{arguments['command']}\n```"
-    lines = [f"<parameter={key}>{_padded(value)}</parameter>" for key, value in arguments.items()]
-    return "\n".join([f"<function={call.name}>", *lines, "</function>"])
+        return f"```bash\n{json.loads(call.arguments)['command']}\n```"
+    return xml_call(call)
 
 
-def _padded(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"\n{text}\n" if text.startswith("\n") or text.endswith("\n") else text
+def xml_call(function: FunctionCall) -> str:
+    """A call as tags. Arguments that are no JSON object stand as they are."""
+    try:
+        arguments = json.loads(function.arguments)
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        return f"<function={function.name}>\n{function.arguments}\n</function>"
+    inner = "".join(f"<parameter={name}>{_value(value)}</parameter>\n" for name, value in arguments.items())
+    return f"<function={function.name}>\n{inner}</function>"
 
 
-_READERS = {"tool-calls": _native, "xml": _xml, "fenced": _fenced}
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    # A text of several lines stands on lines of its own, so that its first line keeps its indentation.
+    return f"\n{text}\n" if "\n" in text else text
 
 
 @cache
@@ -148,9 +166,9 @@ def _schemas(tools: str) -> dict[str, dict[str, Any]]:
 
 
 def _require_fit(schemas: dict[str, dict[str, Any]], name: str, arguments: dict[str, Any]) -> None:
-    """Raises ValueError for a call that its tool cannot take."""
+    """Raises ValueError for a call that its tool cannot take. An optional argument may be null, as some models write it."""
     if name not in schemas:
-        raise ValueError(f"there is no tool {name!r}, only {', '.join(schemas)}")
+        raise ValueError(f"there is no tool {name[:80]!r}, only {', '.join(schemas)}")
     properties = schemas[name].get("properties", {})
     for key in schemas[name].get("required", ()):
         if key not in arguments:
@@ -158,7 +176,8 @@ def _require_fit(schemas: dict[str, dict[str, Any]], name: str, arguments: dict[
     for key, value in arguments.items():
         if key not in properties:
             raise ValueError(f"{name} takes no argument {key!r}, only {', '.join(properties) or 'none'}")
-        _require_value(f"{name}: {key}", properties[key], value)
+        if value is not None or key in schemas[name].get("required", ()):
+            _require_value(f"{name}: {key}", properties[key], value)
 
 
 def _require_value(where: str, schema: dict[str, Any], value: Any) -> None:

@@ -30,13 +30,13 @@ def described(tools: str) -> str:
 
 
 def _tool(function: dict[str, Any]) -> str:
-    schema = function["parameters"]
-    lines = [f"### {function['name']}", "", function["description"], ""]
+    schema = function.get("parameters", {})
+    lines = [f"### {function['name']}", "", function.get("description", ""), ""]
     for name, value in schema.get("properties", {}).items():
         kind = value["type"] + (f" of {value['items']['type']}" if "items" in value else "")
         choices = f", one of {', '.join(value['enum'])}" if "enum" in value else ""
         need = "required" if name in schema.get("required", ()) else "optional"
-        lines.append(f"- {name} ({kind}, {need}{choices}): {value['description']}")
+        lines.append(f"- {name} ({kind}, {need}{choices}): {value.get('description', '')}")
     return "\n".join(lines if schema.get("properties") else [*lines, "No parameters."])
 
 
@@ -61,8 +61,8 @@ def conversation(
 
 
 def readable(step: Step) -> bool:
-    """Whether the calls of a step could be read; if not, its observation corrects the policy."""
-    return all(observation.tool_call_id for observation in step.observations)
+    """Whether the calls of a step could be read; if not, no observation answers one, and the policy is corrected."""
+    return not step.observations or any(observation.tool_call_id for observation in step.observations)
 
 
 def _spoken(scaffold: Scaffold, step: Step) -> Message:

@@ -5,14 +5,12 @@ results of tools as turns of the user. `tokens` needs no tokenizer and no chat t
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from agentdata import __version__
 from agentdata.records import (
     ChatSample,
-    FunctionCall,
     Message,
     Rejected,
     Sample,
@@ -22,6 +20,7 @@ from agentdata.records import (
     TokenSample,
     Trajectory,
 )
+from agentdata.rollouts.parsing import xml_call
 from agentdata.rollouts.prompts import conversation
 from agentdata.rollouts.scaffold import Scaffold
 from agentdata.rollouts.view import EnvironmentalRendering, ErrorMask, ViewRecipe
@@ -209,24 +208,6 @@ def xml_words(message: Message) -> str:
     thoughts = f"<think>\n{message.reasoning_content}\n</think>\n\n" if message.reasoning_content else ""
     calls = "\n".join(xml_call(call.function) for call in message.tool_calls)
     return thoughts + message.content + ("\n\n" if message.content and calls else "") + calls
-
-
-def xml_call(function: FunctionCall) -> str:
-    """A call as tags. Arguments that are no JSON object stand as they are."""
-    try:
-        arguments = json.loads(function.arguments)
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        return f"<function={function.name}>\n{function.arguments}\n</function>"
-    inner = "".join(f"<parameter={name}>{_value(value)}</parameter>\n" for name, value in arguments.items())
-    return f"<function={function.name}>\n{inner}</function>"
-
-
-def _value(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    # A text of several lines stands on lines of its own, so that its first line keeps its indentation.
-    return f"\n{text}\n" if "\n" in text else text
 
 
 def _rejected(trajectory: Trajectory, stage: str, reason: str, detail: str) -> Rejected:

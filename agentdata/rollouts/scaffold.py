@@ -1,8 +1,9 @@
 """What a policy lives in: prompts, tools and how they are called, as a versioned record that recipes hold."""
 
+import json
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from agentdata.records import CallForm, Record
 
@@ -33,6 +34,18 @@ class Scaffold(Record):
     """What a turn gets that cannot be read, with the field {error}."""
     command_seconds: float = Field(default=120, gt=0)
     """What one command may take."""
+
+    @field_validator("tools")
+    @classmethod
+    def _are_schemas(cls, tools: str) -> str:
+        if tools:
+            try:
+                names = [tool["function"]["name"] for tool in json.loads(tools)]
+            except (ValueError, TypeError, KeyError):
+                names = []
+            if not names:
+                raise ValueError("must be a JSON list of functions with names")
+        return tools
 
 
 class Budget(Record):

@@ -30,6 +30,9 @@ MOST_RESTARTS = 5
 STEADY_SECONDS = 600.0
 """A server that was up for so long has made good for its earlier crashes."""
 LAST_LINES = 15
+DEFAULTS = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "4"}
+"""Variables that the server gets unless they are set: without the second, in GiB, a build for the CPU wants nearly all of
+the machine's memory, and does not start where another program has some of it."""
 CAUSE = re.compile(r"\b\w*(?:Error|Exception|error): .+")
 LAUNCH = (
     "import ctypes, os, signal, sys\n"
@@ -95,6 +98,9 @@ class Server:
         self.port = _free_port(options.host, options.port)
         self.log = log or Path(f"vllm-{self.port}.log")
         self.restarts = 0
+        # Every start finds the same, whatever this process does to its own environment.
+        self._environment = DEFAULTS | os.environ
+        self._log_begins = 0
         self._process = self._start()
 
     def __enter__(self) -> Self:
@@ -186,13 +192,18 @@ class Server:
             _end_group(self._process)
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        environment = {"VLLM_NO_USAGE_STATS": "1", **os.environ}
         command = [self.options.python, "-c", LAUNCH, *arguments(self.options, self.port)]
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with open(self.log, "ab") as log:
+                self._log_begins = log.seek(0, os.SEEK_END)
                 return subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
+                    start_new_session=True,
                 )
         except OSError as error:
             raise explain_os_error(error, f"starting vLLM with {self.options.python}") from error
@@ -210,14 +221,14 @@ class Server:
 
     def _last_lines(self, count: int) -> list[str]:
         with open(self.log, "rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 64_000))
+            log.seek(max(self._log_begins, log.seek(0, os.SEEK_END) - 64_000))
             return log.read().decode(errors="replace").rstrip().splitlines()[-count:]
 
     def _end_of_log(self) -> str:
         """Its last lines, after the first error among many, which is mostly the cause."""
         lines = self._last_lines(400)
         cause = next((found.group() for line in lines if (found := CAUSE.search(line))), "")
-        about = f" ({cause[:200]})" if cause else ""
+        about = f" ({cause[:400]})" if cause else ""
         return f"{about}. The end of {self.log}:\n" + "\n".join(lines[-LAST_LINES:])
 
 

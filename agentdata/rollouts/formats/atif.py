@@ -83,12 +83,8 @@ def _step(step: Step) -> dict[str, Any]:
         made["tool_calls"] = [_call(call) for call in step.tool_calls]
     ids = {call.id for call in step.tool_calls}
     for observation in step.observations:
-        _answered(
-            made,
-            _source(observation, ids),
-            observation.content,
-            seen_extras(observation, {"tool_call_id": observation.tool_call_id}),
-        )
+        call = observation.tool_call_id
+        _answered(made, call if call in ids else None, observation.content, _statuses(observation))
     metrics = {theirs: _plain(getattr(step, ours)) for ours, theirs in METRICS.items() if getattr(step, ours)}
     if metrics:
         made["metrics"] = metrics

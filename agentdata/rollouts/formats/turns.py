@@ -115,7 +115,12 @@ def calls_of(given: object, number: int) -> tuple[ToolCall, ...]:
         return ()
     if not isinstance(given, list | tuple):
         raise RowError("not-a-call", f"tool_calls hold {type(given).__name__}, not a list")
-    return tuple(_call(call, f"call_{number + 1:04}_{place}") for place, call in enumerate(given))
+    return tuple(_call(call, _identity(number, place)) for place, call in enumerate(given))
+
+
+def _identity(number: int, place: int) -> str:
+    """An id as our own parser gives it to calls that have none."""
+    return f"call_{number + 1:04}" + (f"_{place + 1}" if place else "")
 
 
 def _call(given: object, fallback: str) -> ToolCall:
@@ -160,7 +165,7 @@ def _with_calls(step: Step, number: int, form: CallForm) -> Step:
     if any(seen.tool_call_id for seen in step.observations):
         return step
     calls = step.tool_calls or tuple(
-        call(f"call_{number + 1:04}_{place}", name, arguments)
+        call(_identity(number, place), name, arguments)
         for place, (name, arguments) in enumerate(calls_in(step.content, form))
     )
     observations = tuple(
