@@ -90,9 +90,9 @@ def _offsets(values: Sequence[Sized]) -> pa.Buffer:
 class ShardWriter:
     """An open shard: rows are buffered to row groups of about 8 MB of Arrow memory and compressed with zstd-3."""
 
-    def __init__(self, path: Path, record: type[Record]) -> None:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
-        self.schema = arrow_schema(record)
+        self.schema = schema
         self.rows = 0
         self._pending: list[Record] = []
         self._batches: list[pa.RecordBatch] = []
@@ -124,6 +124,12 @@ class ShardWriter:
         self._bytes += batch.nbytes
         if self._bytes >= GROUP_BYTES:
             self._flush()
+
+    def write_group(self, rows: pa.Table) -> None:
+        """Append rows as a row group of their own."""
+        self.end_group()
+        self._writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
+        self.rows += rows.num_rows
 
     def end_group(self) -> None:
         """Close the current row group."""
@@ -179,7 +185,7 @@ class UnitOutput:
         path = f"{table}/{split}-{self.unit}.parquet"
         writer = self._writers.get(path)
         if writer is None:
-            writer = self._writers[path] = ShardWriter(self.run / path, type(row))
+            writer = self._writers[path] = ShardWriter(self.run / path, arrow_schema(type(row)))
         writer.write(row)
 
     def end_group(self, table: str, *, split: str = "part") -> None:

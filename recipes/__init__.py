@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from agentdata.datasets.recipe import DatasetRecipe
 from agentdata.environments.recipe import EnvironmentRecipes
 from agentdata.errors import UsageError
 from agentdata.harvest.languages import LANGUAGES
@@ -19,7 +20,7 @@ from agentdata.rollouts.view import ViewRecipe
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-OTHERS = ("environments", "environmental", "environmental-view", "evaluate")
+OTHERS = ("dataset", "environments", "environmental", "environmental-view", "evaluate")
 """Recipes of other commands than a harvest's."""
 Fitted = TypeVar("Fitted", bound=Record)
 
@@ -73,6 +74,14 @@ def load_view(name: str, overrides: Sequence[str] = ()) -> ViewRecipe:
     for override in overrides:
         _override(values, override)
     return _fitted(path, values, ViewRecipe)
+
+
+def load_dataset(name: str, overrides: Sequence[str] = ()) -> DatasetRecipe:
+    """What a dataset is made of, by name or path, with overrides. Raises UsageError."""
+    path, values = _read(name)
+    for override in overrides:
+        _override(values, override)
+    return _fitted(path, values, DatasetRecipe)
 
 
 def _read(name: str, folder: Path = HERE, known: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:

@@ -219,7 +219,7 @@ def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_open_shard_keeps_its_unfinished_name_until_it_is_published(tmp_path: Path) -> None:
-    writer = ShardWriter(tmp_path / "a.parquet", Shard)
+    writer = ShardWriter(tmp_path / "a.parquet", arrow_schema(Shard))
     writer.write(Shard(path="x", rows=1, bytes=2, sha256="y"))
     digest = writer.finish()
     (name,) = files(tmp_path)

@@ -8,11 +8,13 @@ import typer
 
 from agentdata import __version__
 from agentdata.cli import (
+    dataset,
     doctor,
     environments,
     evaluate,
     harvest,
     look,
+    publish,
     rollouts,
     runs,
     sandbox,
@@ -36,9 +38,11 @@ app.add_typer(environments.app, name="environments")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(trajectories.app, name="trajectories")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(runs.app, name="runs")
 app.command("serve")(serve.serve)
+app.command("publish")(publish.publish)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)

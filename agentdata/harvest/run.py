@@ -7,7 +7,6 @@ RUN/README.md            makes `datasets.load_dataset(RUN)` find the renderings 
 RUN/manifest.json        written last: shards, sums, counts
 """
 
-import hashlib
 import os
 import sqlite3
 from collections import Counter
@@ -45,6 +44,7 @@ from agentdata.records import (
 )
 from agentdata.runs import alone, locked, settle
 from agentdata.shards import UnitOutput, collect, counted, marker_path, read_rows, remove_unfinished, write_whole
+from agentdata.splits import place_of
 from agentdata.stages import Executor, prepare, run_jobs
 from agentdata.tokens import token_counter
 
@@ -266,8 +266,7 @@ def _excluded(opened: OpenedSource, recipe: HarvestRecipe) -> str:
 
 def split_of(name: str, validation_share: float) -> Split:
     """The split of a repository, by the hash of its name."""
-    drawn = int.from_bytes(hashlib.sha256(name.lower().encode()).digest()[:8], "big") / 2**64
-    return "validation" if drawn < validation_share else "train"
+    return "validation" if place_of(name) < validation_share else "train"
 
 
 # Harvesting
