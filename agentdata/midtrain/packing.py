@@ -1,0 +1,63 @@
+"""Documents to rows of one length: best fit over a window of open rows.
+
+Each piece goes into the open row that it fills best; if it fits in none and the window is full, the fullest row is closed.
+One pass, in the order in which the pieces come, so that the same documents in the same order give the same rows.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Sequence
+
+Row = list[int]
+"""Numbers of the pieces of a row, in order."""
+
+
+class BestFit:
+    """An open window of rows. Rows are yielded as they are closed."""
+
+    def __init__(self, row_length: int, window: int) -> None:
+        self.row_length = row_length
+        self.window = window
+        self._room: list[tuple[int, int]] = []
+        """(tokens of room, number of the row) of the open rows, ascending."""
+        self._rows: dict[int, Row] = {}
+        self._opened = 0
+
+    def add(self, piece: int, tokens: int) -> Iterator[Row]:
+        """Put a piece of at most a row's length into a row; yields the rows that this closes."""
+        if not 0 < tokens <= self.row_length:
+            raise ValueError(f"a piece of {tokens} tokens in rows of {self.row_length}")
+        place = bisect_left(self._room, (tokens, -1))
+        if place < len(self._room):
+            room, number = self._room.pop(place)
+        else:
+            if len(self._room) >= self.window:
+                yield self._rows.pop(self._room.pop(0)[1])
+            room, number = self.row_length, self._opened
+            self._rows[number] = []
+            self._opened += 1
+        self._rows[number].append(piece)
+        if room == tokens:
+            yield self._rows.pop(number)
+        else:
+            insort(self._room, (room - tokens, number))
+
+    def close(self) -> Iterator[Row]:
+        """The rows that are still open, the oldest first."""
+        self._room = []
+        yield from (self._rows.pop(number) for number in sorted(self._rows))
+
+
+def split(tokens: int, cuts: Sequence[int], row_length: int) -> Iterator[tuple[int, int]]:
+    """A document as (first token, tokens) of pieces that fit into a row.
+
+    A piece ends at the last border of segments or messages that leaves it at least half a row long; where one segment
+    is so long that there is none, at the length of a row. `cuts` are the borders, ascending.
+    """
+    start = 0
+    while tokens - start > row_length:
+        place = bisect_left(cuts, start + row_length + 1) - 1
+        cut = int(cuts[place]) if place >= 0 else 0
+        end = cut if cut - start >= row_length / 2 else start + row_length
+        yield start, end - start
+        start = end
+    yield start, tokens - start
