@@ -20,6 +20,11 @@ class EditError(AgentdataError):
     """An edit that the editor refuses."""
 
 
+def named(path: str) -> str:
+    """A path as the editor prints it: relative ones are the repository's."""
+    return path if path.startswith("/") else f"{ROOT}/{path}"
+
+
 def numbered(lines: list[str], first: int) -> str:
     """Lines as `cat -n` prints them, counted from `first`."""
     past = first + len(lines)
@@ -30,7 +35,7 @@ def numbered(lines: list[str], first: int) -> str:
 
 def view(path: str, lines: list[str], first: int = 1) -> str:
     """What `view` prints for the given lines of a file."""
-    return f"Here's the result of running `cat -n` on {ROOT}/{path}:\n{numbered(lines, first)}\n"
+    return f"Here's the result of running `cat -n` on {named(path)}:\n{numbered(lines, first)}\n"
 
 
 def replace(text: str, old: str, new: str) -> str:
@@ -55,8 +60,8 @@ def replaced(path: str, after: str, place: int, line: int, new: str) -> str:
     """What `str_replace` prints; `new` stands at the offset `place`, on line `line` (from 1) of the text after it."""
     snippet, first = _around(after, place, line, new)
     return (
-        f"The file {ROOT}/{path} has been edited. "
-        f"Here's the result of running `cat -n` on a snippet of {ROOT}/{path}:\n"
+        f"The file {named(path)} has been edited. "
+        f"Here's the result of running `cat -n` on a snippet of {named(path)}:\n"
         f"{numbered(snippet, first)}\n"
         "Review the changes and make sure they are as expected. Edit the file again if necessary."
     )
@@ -66,7 +71,7 @@ def inserted(path: str, after: str, place: int, line: int, new: str) -> str:
     """What `insert` prints; `new` stands at the offset `place`, on line `line` (from 1) of the text after it."""
     snippet, first = _around(after, place, line, new)
     return (
-        f"The file {ROOT}/{path} has been edited. "
+        f"The file {named(path)} has been edited. "
         "Here's the result of running `cat -n` on a snippet of the edited file:\n"
         f"{numbered(snippet, first)}\n"
         "Review the changes and make sure they are as expected (correct indentation, no duplicate lines, etc). "
@@ -76,7 +81,7 @@ def inserted(path: str, after: str, place: int, line: int, new: str) -> str:
 
 def created(path: str) -> str:
     """What `create` prints."""
-    return f"File created successfully at: {ROOT}/{path}"
+    return f"File created successfully at: {named(path)}"
 
 
 def _around(text: str, place: int, line: int, new: str) -> tuple[list[str], int]:

@@ -8,6 +8,7 @@ part, as the grading of an attempt: with threads and tries of its own, and what 
 import json
 import os
 import threading
+import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import IO, Generic, Protocol, Self, TypeVar
 
 from agentdata import __version__
-from agentdata.errors import OwedError, RunError, explain_os_error
+from agentdata.errors import AgentdataError, OwedError, RunError, explain_os_error
 from agentdata.progress import Progress
 from agentdata.records import SCHEMA_VERSION, Manifest, Record, Rejected
 from agentdata.runs import locked, settle
@@ -29,6 +30,9 @@ GENERATOR = f"agentdata {__version__}"
 UNIT = "all"
 BACK_OFF = (1.0, 5.0, 20.0)
 """Seconds before each further try of a job that failed for no fault of its own."""
+STATUS = "status.txt"
+"""File of a run that says where it stands."""
+SECONDS_BETWEEN_LOOKS = 1.0
 MOST_OWED = 3
 """Jobs that may be given up one after the other before the run stops."""
 
@@ -146,13 +150,14 @@ def run_journaled(
             if then is not None:
                 parts.append(_Part(partial(_continue, then, journal, tables), then.workers, _second))
             done = sum(last(job.key) in journal.places for job in jobs)
-            with Progress(title, len(jobs), done=done, unit=unit, status=status) as progress:
+            with Progress(title, len(jobs), done=done, unit=unit, status=status, file=run / STATUS) as progress:
                 faults = _Work(parts, jobs, journal, progress).do()
             if faults:
                 left = sum(last(job.key) not in journal.places for job in jobs)
                 raise RunError(f"{left} of {len(jobs)} {unit} are owed; run the same command again. {faults[-1]}")
             manifest = _finish(run, [last(job.key) for job in jobs], journal, tables)
-        (run / "journal.jsonl").unlink()
+        for name in ("journal.jsonl", STATUS):
+            (run / name).unlink(missing_ok=True)
         return manifest
 
 
@@ -196,7 +201,8 @@ class _Work(Generic[Job]):
             pools = [stack.enter_context(_Threads(max(1, part.workers))) for part in self.parts]
             self._feed(pools)
             while self.running:
-                done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+                done, _ = wait(self.running, SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+                self.progress.show()
                 for future in done:
                     self._take(*self.running.pop(future), future.result())
                 self._feed(pools)
@@ -239,6 +245,13 @@ def _tried(work: Callable[[Job], Finished], stopped: threading.Event, job: Job) 
         except OwedError as error:
             if seconds is None or error.final or stopped.wait(seconds):
                 return error
+        except AgentdataError:
+            raise
+        except Exception as error:
+            # What nobody foresaw about one job must not keep the others from being done.
+            *_, place = traceback.extract_tb(error.__traceback__)
+            where = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {error}"
+            return OwedError(f"{job.key} fails by a fault of this program ({where}): please report it.", final=True)
     raise AssertionError
 
 

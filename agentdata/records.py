@@ -14,6 +14,7 @@ LandingKind = Literal["merge", "squash", "rebase", "plain"]
 EventKind = Literal["issue", "search", "list", "read", "think", "edit", "done"]
 EditKind = Literal["", "str_replace", "insert", "create", "delete", "rename", "chmod"]
 Rendering = Literal["markdown", "xml", "messages"]
+CallForm = Literal["tool-calls", "xml", "fenced"]
 Encoding = Literal["utf-8", "latin-1"]
 FileStatus = Literal["added", "modified", "deleted", "renamed", "mode"]
 Split = Literal["train", "validation"]
@@ -280,6 +281,9 @@ class Proof(Record):
     """SHA-256 over the events."""
 
 
+NO_PROOF = Proof(snapshot="", head="", files=(), reads=0, searches=0, edits=0, digest="")
+
+
 class Trace(Record):
     """The events of one change, told once; every rendering is made from them."""
 
@@ -338,27 +342,41 @@ class Sample(Record):
 
     id: str
     kind: Literal["contextual", "environmental"]
-    rendering: Rendering
+    rendering: Literal[Rendering, "tokens"]
     repo: str
-    change_id: str
-    number: int
+    change_id: str = ""
+    number: int = 0
     snapshot: str
-    head: str
-    landed_at: int
+    """Commit that the work begins at."""
+    head: str = ""
+    landed_at: int = 0
     licence: str
-    languages: tuple[str, ...]
+    languages: tuple[str, ...] = ()
     tier: str
-    """Data tier of L0-L4: L1 for rows that passed filters and carry a proof."""
+    """Data tier of L0-L4: L1 for rows that passed filters and carry a proof, or a verdict."""
     policy: str
-    unparsed: tuple[str, ...]
+    """How a contextual trace was told; the model of an environmental one."""
+    unparsed: tuple[str, ...] = ()
     """Source files that the language's grammar does not accept."""
     tokens: int
     trained_tokens: int
     token_counter: str
     """The tokenizer, or the estimate, behind the counts."""
-    proof: Proof
+    proof: Proof = NO_PROOF
     generator: str
     """Name and version of the code, and of any model, that wrote the row."""
+    task: str = ""
+    """Task of an environmental row."""
+    attempt: int = -1
+    scaffold: str = ""
+    """Name and version of the scaffold."""
+    stop: str = ""
+    """Why the attempt ended, a `StopReason`."""
+    resolved: bool = False
+    verdict: str = ""
+    """Reason of the verdict."""
+    repetition: int = 0
+    """0 where a trajectory occurs first among the rows of its rendering, 1 for its first repetition."""
 
 
 class TextSample(Sample):
@@ -374,6 +392,14 @@ class ChatSample(Sample):
     messages: tuple[Message, ...]
     tools: str
     """JSON text: the tools' schemas as given to a chat template."""
+
+
+class TokenSample(Sample):
+    """A sample that is the tokens that a policy saw and drew, as its server counted them."""
+
+    input_ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+    """For each token whether it is trained on: sampled ones, unless their step is masked."""
 
 
 class Shard(Record):
@@ -634,6 +660,8 @@ class Trajectory(Record):
     """JSON text of the sampling options."""
     scaffold: str
     scaffold_version: str
+    form: CallForm = "tool-calls"
+    """How calls were written: the server's tool calls, `<function=...>` in the text, or one fenced block."""
     tools: str
     """JSON text of the tools' schemas, as given to the server or, for text forms, described in the prompt."""
     prompt: tuple[Message, ...]
@@ -653,3 +681,15 @@ class Trajectory(Record):
     created_at: str
     """ISO 8601."""
     generator: str
+
+
+class TaskTally(Record):
+    """How often a task was solved."""
+
+    task: str
+    repo: str
+    attempts: int
+    """Graded attempts."""
+    resolved: int
+    ungraded: int
+    band: Literal["never", "sometimes", "always", "ungraded"]

@@ -92,3 +92,15 @@ def _differences(old: object, new: object, key: str) -> Iterator[tuple[str, obje
         yield key, (gone if gone or come else old)[:MOST_SHOWN], (come if gone or come else new)[:MOST_SHOWN]
     elif old != new:
         yield key, old, new
+
+
+def is_written(run: Path) -> bool:
+    """Whether a process works on a run just now."""
+    try:
+        with open(run / ".lock-1-of-1") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -265,7 +265,7 @@ def read_manifest(run: Path) -> Manifest:
     if not path.is_file():
         if (run / "config.json").is_file():
             raise UsageError(f"{run} is an unfinished run: run the command that started it again to finish it.")
-        raise UsageError(f"{run} holds no manifest.json: give the directory that a harvest wrote with -o.")
+        raise UsageError(f"{run} holds no manifest.json: give the directory that a run wrote with -o.")
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValueError as error:

@@ -12,18 +12,21 @@ from agentdata.errors import UsageError
 from agentdata.harvest.languages import LANGUAGES
 from agentdata.harvest.recipe import HarvestRecipe
 from agentdata.records import Record
+from agentdata.rollouts.recipe import RolloutRecipe
+from agentdata.rollouts.scaffold import Scaffold
+from agentdata.rollouts.view import ViewRecipe
 
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-ENVIRONMENTS = "environments"
-"""The recipe of what is built."""
+OTHERS = ("environments", "environmental", "environmental-view")
+"""Recipes of other commands than a harvest's."""
 Fitted = TypeVar("Fitted", bound=Record)
 
 
 def names() -> list[str]:
     """Names of the recipes of a harvest that come with the toolkit."""
-    return sorted(path.stem for path in HERE.glob("*.yaml") if path.stem != ENVIRONMENTS)
+    return sorted(path.stem for path in HERE.glob("*.yaml") if path.stem not in OTHERS)
 
 
 def load_harvest(name: str, overrides: Sequence[str] = ()) -> HarvestRecipe:
@@ -43,12 +46,34 @@ def load_environments(name: str) -> EnvironmentRecipes:
     return _fitted(path, values, EnvironmentRecipes)
 
 
+def load_scaffold(name: str) -> Scaffold:
+    """A scaffold by name or path. Raises UsageError."""
+    path, values = _read(name if name.endswith((".yaml", ".yml")) else str(HERE / "scaffolds" / f"{name}.yaml"))
+    for key in ("system_prompt", "task_prompt", "tools", "format_error_prompt"):
+        values[key] = _text(path.parent, str(values.get(key, "")))
+    return _fitted(path, values, Scaffold)
+
+
+def load_rollouts(name: str, overrides: Sequence[str] = ()) -> RolloutRecipe:
+    """How a policy works on tasks, by name or path, with overrides. Raises UsageError."""
+    path, values = _read(name)
+    for override in overrides:
+        _override(values, override)
+    return _fitted(path, {**values, "scaffold": load_scaffold(str(values.get("scaffold", "")))}, RolloutRecipe)
+
+
+def load_view(name: str, overrides: Sequence[str] = ()) -> ViewRecipe:
+    """Which trajectories become training rows, by name or path, with overrides. Raises UsageError."""
+    path, values = _read(name)
+    for override in overrides:
+        _override(values, override)
+    return _fitted(path, values, ViewRecipe)
+
+
 def _read(name: str) -> tuple[Path, dict[str, Any]]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else HERE / f"{name}.yaml"
     if not path.is_file():
-        raise UsageError(
-            f"There is no recipe {name!r}: give a .yaml file or one of {', '.join([*names(), ENVIRONMENTS])}."
-        )
+        raise UsageError(f"There is no recipe {name!r}: give a .yaml file or one of {', '.join([*names(), *OTHERS])}.")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,4 +1,7 @@
-"""Stops containers that write more than they may, where the engine's storage has no quota of its own."""
+"""Stops containers that write more than they may, where the engine's storage has no quota of its own.
+
+Also remembers when the engine's disk was full: what failed then says nothing about the command.
+"""
 
 import contextlib
 import os
@@ -6,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from sandboxes.errors import SandboxError
+from sandboxes.errors import LimitExceeded, SandboxError
 
 if TYPE_CHECKING:
     from sandboxes.engine import Engine
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_BETWEEN_COUNTS = 5.0
 """How often containers are counted where the engine's disk cannot be seen from here."""
+FULL_BYTES = 16 << 20
+"""With less room than this the engine's disk counts as full."""
 
 
 class DiskWatch:
@@ -31,6 +36,7 @@ class DiskWatch:
         self._written: dict[str, int] = {}
         self._free = -1
         self._counted = 0.0
+        self._full = -1.0
 
     def begin(self) -> None:
         """Start the thread if it does not run."""
@@ -44,6 +50,18 @@ class DiskWatch:
         """Let the thread end."""
         self._stop.set()
 
+    def was_full(self, since: float) -> bool:
+        """Whether the engine's disk had no room at some moment since a time of the monotonic clock."""
+        self._look()
+        return self._full >= since
+
+    def _look(self) -> int:
+        """Free bytes of the engine's disk; -1 where it is not to be seen from here."""
+        free = _free_bytes(self._engine.root)
+        if 0 <= free < FULL_BYTES:
+            self._full = time.monotonic()
+        return free
+
     def _watch(self) -> None:
         while not self._stop.wait(SECONDS_BETWEEN_LOOKS):
             if self._matters():
@@ -54,7 +72,7 @@ class DiskWatch:
         live = self._engine.live()
         if not live:
             return False
-        free = _free_bytes(self._engine.root)
+        free = self._look()
         if free < 0:
             return time.monotonic() - self._counted > SECONDS_BETWEEN_COUNTS
         if self._free < 0 or free > self._free:
@@ -74,16 +92,19 @@ class DiskWatch:
                 size = api._result(api._get(path, params={"size": 1}), True).get("SizeRw") or 0
             counted[box.id] = size
             if size > box.limits.disk_bytes:
+                limit = box.limits.disk_bytes
                 box.stop(
-                    f"it wrote {size / 1e9:.1f} GB to its disk, more than its limit of {box.limits.disk_bytes / 1e9:.1f} GB"
+                    LimitExceeded(
+                        f"it wrote {size / 1e9:.1f} GB to its disk, more than its limit of {limit / 1e9:.1f} GB"
+                    )
                 )
         self._written = counted
 
 
 def _free_bytes(directory: str) -> int:
-    """Free space of the engine's disk; -1 where it is not to be seen from here."""
+    """What users other than root can still write to the engine's disk; -1 where it is not to be seen from here."""
     try:
         found = os.statvfs(directory)
     except (OSError, ValueError):
         return -1
-    return found.f_bfree * found.f_frsize
+    return found.f_bavail * found.f_frsize

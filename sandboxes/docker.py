@@ -24,8 +24,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from sandboxes.access import BuildAccess
-from sandboxes.engine import Engine
-from sandboxes.errors import ImageError, SandboxError, SandboxGone
+from sandboxes.engine import FREE_SPACE, Engine
+from sandboxes.errors import EngineError, ImageError, LimitExceeded, SandboxError, SandboxGone
 from sandboxes.protocol import CommandResult, Limits
 from sandboxes.session import ChannelClosed, Runner, ShellSession, await_ready, supervisor_command
 
@@ -47,7 +47,7 @@ class DockerSandbox:
         self.limits = limits
         self.output_bytes = limits.output_bytes
         self.id = ""
-        self.stopped_for = ""
+        self._gone: SandboxGone | None = None
         self._build = build
         self._sessions: list[ShellSession] = []
         self._runner = Runner(self)
@@ -56,10 +56,10 @@ class DockerSandbox:
         self._keeper: Any = None
         try:
             self._start(run)
+            engine.adopt(self)
         except BaseException:
             self.close()
             raise
-        engine.adopt(self)
 
     def _start(self, run: str) -> None:
         with self.engine.call(f"starting a container of {self.image}", image=self.image) as api:
@@ -161,11 +161,11 @@ class DockerSandbox:
             api.exec_start(made["Id"])
             if api.exec_inspect(made["Id"])["ExitCode"] in (0, 137):
                 return
-        self.stop("its processes could not be killed")
+        self.stop(SandboxGone("its processes could not be killed"))
 
-    def stop(self, reason: str) -> None:
-        """Kill the container; whoever uses it gets SandboxGone with the reason."""
-        self.stopped_for = self.stopped_for or reason
+    def stop(self, reason: SandboxGone) -> None:
+        """Kill the container; whoever uses it gets an error like `reason`."""
+        self._gone = self._gone or reason
         with contextlib.suppress(SandboxError), self.engine.call("stopping a container") as api:
             api.kill(self.id)
 
@@ -174,12 +174,18 @@ class DockerSandbox:
         if self._closed:
             raise SandboxGone("The sandbox was closed: open a new one.")
         until = time.monotonic() + seconds
-        while not self.stopped_for and self.engine.running(self.id):
+        while self._gone is None and self.engine.running(self.id):
             if time.monotonic() >= until:
                 return
             time.sleep(0.1)
-        reason = self.stopped_for or self.engine.why_gone(self.id)
-        raise SandboxGone(f"The sandbox of {self.image} is gone, {reason}. Start again in a new one.")
+        reason = self._gone or self.engine.why_gone(self.id)
+        remedy = "Raise the limit" if isinstance(reason, LimitExceeded) else "Start again in a new one"
+        raise type(reason)(f"The sandbox of {self.image} is gone, {reason}. {remedy}.")
+
+    def require_room(self, since: float) -> None:
+        """Raises EngineError when the engine's disk was full since then."""
+        if self.engine.watch.was_full(since):
+            raise EngineError(f"The disk of the Docker engine was full: {FREE_SPACE}.")
 
     def close(self) -> None:
         """Remove the container. Safe to call twice, and from another thread."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sandboxes.disk import DiskWatch
-from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
+from sandboxes.errors import EngineError, ImageError, LimitExceeded, SandboxError, SandboxGone
 from sandboxes.owners import OWNER_LABEL, RUN_LABEL, is_dead, this_owner
 from sandboxes.protocol import Limits
 
@@ -23,6 +23,7 @@ CALL_SECONDS = 120
 CONNECTIONS = 256
 HTTP_NOT_FOUND = 404
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+FREE_SPACE = "free some, as with `agentdata sandbox gc --max-disk 50GB`, and run the same command again"
 
 
 class Engine:
@@ -38,6 +39,7 @@ class Engine:
         self._live: set[DockerSandbox] = set()
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        self._closed = False
         with self.call("asking what it has") as api:
             about = api.info()
         self.cpus = float(about["NCPU"])
@@ -63,6 +65,7 @@ class Engine:
         import docker.errors
         import requests
 
+        self._require_open()
         with self._calls:
             try:
                 yield self.api
@@ -83,6 +86,22 @@ class Engine:
             return False
         return True
 
+    def pull(self, name: str) -> None:
+        """Fetch an image from its registry. Raises ImageError when it cannot be had, EngineError when it may be later."""
+        import docker.errors
+
+        with self.call(f"pulling {name}", image=name) as api:
+            try:
+                said = [line["error"] for line in api.pull(name, stream=True, decode=True) if "error" in line]
+            except docker.errors.APIError as error:
+                if error.response is not None:
+                    error.response.close()
+                said = [_said(error)]
+        if said and "toomanyrequests" in said[0]:
+            raise EngineError(f"The registry of {name} refuses for now: {said[0]}. Log in with docker login, or wait.")
+        if said:
+            raise ImageError(f"{name} cannot be pulled: {said[0]}.")
+
     def remove(self, container: str) -> None:
         """Remove a container, running or not; nothing happens when it is gone. An engine that is gone took it along."""
         with contextlib.suppress(SandboxGone, EngineError), self.call("removing a container") as api:
@@ -100,7 +119,7 @@ class Engine:
         """Every container that some process made through this package, running or not."""
         with self.call("listing containers") as api:
             found: list[dict[str, Any]] = api.containers(all=True, filters={"label": OWNER_LABEL})
-            return found
+            return [box for box in found if box["Labels"][OWNER_LABEL]]
 
     def reap(self) -> list[str]:
         """Remove the containers of dead owners; their ids."""
@@ -109,8 +128,8 @@ class Engine:
             self.remove(container)
         return left
 
-    def why_gone(self, container: str) -> str:
-        """What the engine's log of events says about the end of a container."""
+    def why_gone(self, container: str) -> SandboxGone:
+        """What the engine's log of events says about the end of a container, to be told as part of a sentence."""
         try:
             with self.call("reading events") as api:
                 now = time.time()
@@ -119,17 +138,18 @@ class Engine:
                 # Read to its end, the stream still holds its connection.
                 stream._response.close()
         except SandboxError:
-            return "and the engine does not answer"
+            return SandboxGone("and the engine does not answer")
         actions = {event.get("Action", "") for event in events}
-        if "oom" in actions:
-            return "it ran out of memory (limit: Limits.memory_bytes)"
+        if "oom" in actions and "kill" not in actions:
+            return LimitExceeded("it ran out of memory (limit: Limits.memory_bytes)")
         if not actions & {"die", "kill", "destroy"}:
-            return "the engine was restarted or somebody removed it"
-        return "it was killed from outside"
+            return SandboxGone("the engine was restarted or somebody removed it")
+        return SandboxGone("it was killed from outside")
 
     def adopt(self, sandbox: "DockerSandbox") -> None:
         """Remember a live sandbox: it is watched, and closed at exit."""
         with self._lock:
+            self._require_open()
             self._live.add(sandbox)
         self.watch.begin()
 
@@ -154,7 +174,15 @@ class Engine:
             return
         self.watch.end()
         self.close_all()
+        with self._lock:
+            self._closed = True
+        self.close_all()
         self.client.close()
+
+    def _require_open(self) -> None:
+        """Threads that still work when the process is told to stop must not begin anything new."""
+        if self._closed:
+            raise EngineError(f"The connection to the Docker engine at {self.host} was closed: make another Engine.")
 
 
 def _at_exit(engine: Engine) -> None:
@@ -209,12 +237,10 @@ def _refused(doing: str, error: Any, image: str) -> SandboxError:
     text = _said(error)
     if error.status_code == HTTP_NOT_FOUND:
         if image and "image" in text.lower():
-            return ImageError(f"There is no image {image}: build it first ({text}).")
+            return ImageError(f"There is no image {image}: pull it, or build it again ({text}).")
         return SandboxGone(f"The container is gone while {doing}: {text}. Start again in a new one.")
     if "no space left" in text:
-        return EngineError(
-            f"The Docker engine has no space left while {doing}: run `agentdata sandbox gc --max-disk 50GB`."
-        )
+        return EngineError(f"The Docker engine has no space left while {doing}: {FREE_SPACE}.")
     return EngineError(f"The Docker engine refused while {doing}: {text}.")
 
 

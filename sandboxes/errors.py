@@ -5,7 +5,8 @@ A command that fails is a result. A sandbox that fails is an exception:
 SandboxError             the sandbox or its engine failed; the command's outcome is unknown, so try again in a new one
 ├── EngineError          the engine does not answer, is not permitted, or refuses: says what to do
 ├── ImageError           an image is missing, or cannot be built
-└── SandboxGone          the container or process died while it was used (out of memory, killed, engine restarted)
+└── SandboxGone          the container or process died while it was used (killed, engine restarted)
+    └── LimitExceeded    what ran in it exceeded a limit: it would again in a new one
 """
 
 
@@ -23,3 +24,7 @@ class ImageError(SandboxError):
 
 class SandboxGone(SandboxError):  # noqa: N818
     """The sandbox died while it was used."""
+
+
+class LimitExceeded(SandboxGone):
+    """The sandbox was ended because what ran in it wrote or took more than it may."""

@@ -123,13 +123,8 @@ def _remove(engine: Engine, image: Image) -> bool:
 
 
 def parse_bytes(text: str) -> int:
-    """`50GB`, `800M`, `1.5 TB` in bytes. Raises SandboxError."""
-    found = re.fullmatch(r"([\d.]+)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
-    try:
-        return int(float(found[1]) * UNITS[found[2].upper()]) if found else _refuse(text)
-    except ValueError:
-        return _refuse(text)
-
-
-def _refuse(text: str) -> int:
-    raise SandboxError(f"{text!r} is not a size: write it like 50GB.")
+    """`50GB`, `800M`, `1.5 TB` in bytes. Raises ValueError."""
+    found = re.fullmatch(r"(\d+\.?\d*)\s*([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"{text!r} is not a size: write it like 50GB.")
+    return int(float(found[1]) * UNITS[found[2].upper()])

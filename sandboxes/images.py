@@ -19,6 +19,7 @@ from sandboxes.access import BuildAccess
 from sandboxes.docker import DockerSandbox
 from sandboxes.engine import Engine
 from sandboxes.errors import ImageError, SandboxError
+from sandboxes.owners import OWNER_LABEL
 from sandboxes.protocol import CommandResult, Limits
 
 SUITES = {"3.9": "bullseye", "3.11": "bookworm", "3.13": "trixie"}
@@ -85,7 +86,9 @@ class BuildBox:
         repository, _, tag = name.rpartition(":")
         with self._engine.call(f"committing {name}", image=self._sandbox.image) as api:
             before = api.inspect_image(self._sandbox.image)["Config"] or {}
-            lines = _restored(before) + _labels({**self._engine.labels(self._run), **(labels or {})}) + (changes or [])
+            # Containers inherit the labels of their image, whoever starts them: an owner would have them reaped.
+            own = {**self._engine.labels(self._run), OWNER_LABEL: ""}
+            lines = _restored(before) + _labels({**own, **(labels or {})}) + (changes or [])
             made = api.commit(
                 self._sandbox.id, repository=repository or name, tag=tag if repository else None, changes=lines
             )

@@ -5,12 +5,13 @@ from typing import Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
+from sandboxes.errors import EngineError, ImageError, LimitExceeded, SandboxError, SandboxGone
 
 __all__ = [
     "CommandResult",
     "EngineError",
     "ImageError",
+    "LimitExceeded",
     "Limits",
     "Sandbox",
     "SandboxError",
@@ -94,7 +95,7 @@ class Sandbox(Protocol):
         ...
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
-        """Write a file, making its folders; it belongs to the sandbox's user."""
+        """Write a file, making its folders; it belongs to the sandbox's user. A mode of 0 keeps that of a file that is there."""
         ...
 
     def close(self) -> None: ...

@@ -6,6 +6,7 @@ session, or each in a fresh shell. A round trip costs a fraction of a millisecon
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -108,6 +109,10 @@ class Box(Protocol):
         """Raises SandboxGone with the reason when the sandbox is gone."""
         ...
 
+    def require_room(self, since: float) -> None:
+        """Raises SandboxError when the machine's disk was full since then: a command that failed was not at fault."""
+        ...
+
 
 class ShellSession:
     """A shell that keeps directory, variables and functions. Implements `sandboxes.protocol.Session`."""
@@ -130,12 +135,15 @@ class ShellSession:
             channel = self._channel or self._box.open_channel(self._workdir, "")
             self._channel = channel
             body = shell_text(command)
+            began = time.monotonic()
             try:
                 answer = ask(channel, "S", body, timeout=timeout, cap=self._box.output_bytes)
             except (ChannelClosed, TimeoutError) as error:
                 self._channel = None
                 lost, self._channel = _supervisor_lost(self._box, channel, error, self._workdir, "", timeout)
                 return lost
+            if answer.status:
+                self._box.require_room(began)
             return answer.result(_LOST if answer.lost else b"")
 
     def close(self) -> None:
@@ -181,6 +189,7 @@ class Runner:
         variables = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items())
         body = os.fsencode(workdir) + b"\0" + variables + b"\0" + shell_text(command)
         channel = self._take(user)
+        began = time.monotonic()
         try:
             answer = ask(channel, "F", body, timeout=timeout, cap=self._box.output_bytes)
         except (ChannelClosed, TimeoutError) as error:
@@ -191,6 +200,8 @@ class Runner:
             channel.close()
             raise
         self._give_back(user, channel)
+        if answer.status:
+            self._box.require_room(began)
         return answer.result()
 
     def read(self, path: str) -> bytes:

@@ -4,7 +4,7 @@
 #   S  a command for the shell session
 #   F  workdir, NUL, `NAME=value` NUL ..., NUL, a command for a fresh shell
 #   R  the path of a file to read; CAP is the most that is read
-#   W  path, NUL, octal mode, NUL, content to write
+#   W  path, NUL, octal mode (0: that of the file that is there, 644 for a new one), NUL, content to write
 # On standard output goes `ready\n`, then one answer each, `STATUS TIMED_OUT CUT SECONDS FLAG LENGTH\n` and LENGTH bytes:
 # the output, or the content. For R and W, STATUS is an errno. FLAG `lost` says that the shell's state was lost.
 #
@@ -408,7 +408,7 @@ sub write_file {
         $folder .= $part;
         mkdir $folder, 0755 or $!{EEXIST} or $!{EISDIR} or -d $folder or return $refuse->($! + 0);
     }
-    sysopen(my $file, $path, O_WRONLY | O_CREAT | O_NONBLOCK, 0600) or return $refuse->($! + 0);
+    sysopen(my $file, $path, O_WRONLY | O_CREAT | O_NONBLOCK, $mode ? 0600 : 0644) or return $refuse->($! + 0);
     return $refuse->(EINVAL) unless -f $file;
     truncate $file, 0 or return $refuse->($! + 0);
     my $sent = 0;
@@ -417,7 +417,7 @@ sub write_file {
         return $refuse->($! + 0) unless defined $got;
         $sent += $got;
     }
-    chmod oct $mode, $file or return $refuse->($! + 0);
+    !$mode or chmod oct $mode, $file or return $refuse->($! + 0);
     close $file or return $refuse->($! + 0);
     answer(0, 0, 0, 0, '-', '');
 }

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from agentdata.errors import UsageError
+from agentdata.rollouts.serving import Server, ServerOptions
 from sandboxes.engine import Engine
 from sandboxes.errors import EngineError
 from tests.histories import History
@@ -28,6 +30,37 @@ def engine() -> Iterator[Engine]:
         pytest.skip(str(error))
     yield found
     found.close()
+
+
+@pytest.fixture(scope="session")
+def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real vLLM server with a tiny random model. Tests that need it are skipped where it is not, except in CI."""
+    from agentdata.rollouts.vllm_environment import find_python
+    from tests.tiny_model import make_model
+
+    try:
+        python = find_python()
+    except UsageError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("vllm")
+    options = ServerOptions(
+        model=str(make_model(folder / "tiny")),
+        name="tiny",
+        python=python,
+        dtype="float32",
+        tool_call_parser="hermes",
+        # Compiling would take longer than all that the tests ask for.
+        extra=("--enforce-eager", "--max-num-seqs", "16"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        server = Server(options, folder / "vllm.log")
+    with server:
+        server.wait_ready(seconds=600)
+        yield server
 
 
 @pytest.fixture(scope="session")

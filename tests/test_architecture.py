@@ -10,19 +10,30 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for package in ("agentdata", "recipes", "sandboxes") for path in (ROOT / package).rglob("*.py"))
-HARVEST_KNOWS = {"records", "shards", "stages", "errors", "editor", "progress", "runs", "harvest", "__version__"}
+HARVEST_KNOWS = {
+    "records",
+    "shards",
+    "stages",
+    "errors",
+    "editor",
+    "progress",
+    "runs",
+    "tokens",
+    "harvest",
+    "__version__",
+}
 HEAVY = {
     "docker": {"sandboxes.engine"},
     "swebench": set[str](),
     "uv": {"agentdata.environments.locks"},
     "torch": set[str](),
     "vllm": set[str](),
-    "datasets": set[str](),
+    "datasets": {"agentdata.evaluate.benchmark"},
     "ray": {"agentdata.stages"},
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
-    "tokenizers": {"agentdata.harvest.tokens"},
+    "tokenizers": {"agentdata.tokens"},
     "git": {"agentdata.harvest.sources"},
     "pyarrow": {
         "agentdata.shards",

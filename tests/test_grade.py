@@ -6,7 +6,9 @@ import pytest
 
 from agentdata.environments.grade import grade
 from agentdata.records import Verdict
+from sandboxes.docker import DockerSandbox
 from sandboxes.engine import Engine
+from sandboxes.protocol import Limits
 from tests import gradetoy
 
 pytestmark = pytest.mark.docker
@@ -306,6 +308,20 @@ def test_an_endless_loop_ends_at_the_time_limit(judge: Grade) -> None:
     verdict = judge({"calc/core.py": "while True:\n    pass\n" + CORE}, timeout=3)
     assert (verdict.resolved, verdict.reason) == (False, "time-limit")
     assert verdict.seconds < 30
+
+
+def test_a_submission_that_fills_the_disk_has_a_verdict(engine: Engine, toy: str) -> None:
+    """Owed again and again it would keep its run from ever being finished."""
+    flood = "import time\nfor n in range(3):\n    open(f'/tmp/{n}', 'wb').write(bytes(90_000_000))\ntime.sleep(60)\n"
+    tests, gold = gradetoy.task_tests(), gradetoy.diff(dict(gradetoy.SOLVED))
+
+    def small(image: str) -> DockerSandbox:
+        return engine.open(image, limits=Limits(disk_bytes=100_000_000))
+
+    submission = gradetoy.diff({"calc/core.py": flood + CORE})
+    verdict = grade(gradetoy.task(toy), tests, submission, gold=gold, open_sandbox=small, timeout=60)
+    assert (verdict.resolved, verdict.reason) == (False, "limit-exceeded")
+    assert "more than its limit of 0.1 GB" in verdict.log
 
 
 # Other commands

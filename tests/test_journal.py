@@ -166,3 +166,14 @@ def test_a_second_part_takes_the_place_of_the_first_which_is_not_done_again_for_
     assert {count.name: count.count for count in manifest.counts} == {"graded": 6}
     rows = list(read_table(tmp_path / "run", "gold", GoldPatch))
     assert [row.patch for row in rows] == [f"{2 * n} é\ngraded\n" for n in range(6)]
+
+
+def test_a_fault_that_nobody_foresaw_keeps_no_other_job_from_being_done(tmp_path: Path) -> None:
+    def faulty(job: Number) -> Finished:
+        if job.value == 4:
+            raise KeyError("surprise")
+        return double(job)
+
+    with pytest.raises(RunError, match=r"1 of 9 .* number-4 fails by a fault of this program \(KeyError in .*surprise"):
+        run(tmp_path / "run", faulty)
+    assert run(tmp_path / "run").tables[0].rows == 9

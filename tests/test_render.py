@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentdata.harvest.pulls import PullTexts, build_index
 from agentdata.harvest.render import Renderer, fence
-from agentdata.harvest.tokens import token_counter
+from agentdata.tokens import token_counter
 from agentdata.records import ChatSample, Event, Rejected, Rendering, Sample, TextSample
 from tests.histories import History, numbered
 from tests.tellings import Told, recipe, tell

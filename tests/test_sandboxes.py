@@ -12,6 +12,7 @@ import pytest
 
 from sandboxes.engine import Engine
 from sandboxes.errors import EngineError, ImageError, SandboxError, SandboxGone
+from sandboxes.images import BuildBox
 from sandboxes.local import LocalSandbox
 from sandboxes.owners import OWNER_LABEL, is_dead, owner_of, this_owner
 from sandboxes.protocol import Limits, Sandbox, Session
@@ -357,6 +358,20 @@ def test_containers_of_dead_owners_are_reaped_and_others_are_not(engine: Engine,
         engine.remove(made[elsewhere])
 
 
+@pytest.mark.docker
+def test_containers_that_others_make_of_our_images_have_no_owner(engine: Engine, base: str) -> None:
+    name = "agentdata-test/inherited:1"
+    with BuildBox(engine, base) as box:
+        box.commit(name)
+    container = engine.api.create_container(name, ["true"])["Id"]
+    try:
+        assert engine.api.inspect_container(container)["Config"]["Labels"][OWNER_LABEL] == ""
+        assert container not in {found["Id"] for found in engine.containers()}
+    finally:
+        engine.remove(container)
+        engine.api.remove_image(name)
+
+
 def test_an_owner_is_dead_when_its_number_is_used_again() -> None:
     host, boot, space, pid, _ = this_owner().split("|")
     assert not is_dead(this_owner())
@@ -384,3 +399,34 @@ def test_local_paths_stay_in_the_directory(tmp_path: Path) -> None:
         with pytest.raises(PermissionError, match="leads out"):
             box.write("link", b"x")
     assert (tmp_path / "inside").is_dir()
+
+
+@pytest.mark.docker
+def test_a_command_that_fails_while_the_engines_disk_is_full_is_no_result(
+    engine: Engine, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        with engine.open(base) as box, monkeypatch.context() as patch:
+            patch.setattr(engine, "root", str(tmp_path))
+            assert box.run("true").status == 0
+            for run in (box.run, box.session().run):
+                with pytest.raises(EngineError, match=r"disk of the Docker engine was full: free some"):
+                    run("exit 3")
+            patch.undo()
+            assert box.run("exit 3").status == 3
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+@pytest.mark.docker
+def test_an_engine_that_was_closed_begins_nothing_new(base: str) -> None:
+    """Threads may still be at work when a command is stopped."""
+    engine = Engine(reap=False)
+    engine.close()
+    with pytest.raises(EngineError, match="was closed"):
+        engine.open(base)

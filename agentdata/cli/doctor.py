@@ -28,13 +28,17 @@ def doctor() -> None:
     Example: agentdata doctor
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("", "what", "state", "what to do", box=None)
     for name, check in CHECKS.items():
         found = check()
         table.add_row(
-            "[green]ok[/]" if found.works else "[red]no[/]", name, found.state, "" if found.works else found.remedy
+            "[green]ok[/]" if found.works else "[red]no[/]",
+            name,
+            escape(found.state),
+            "" if found.works else escape(found.remedy),
         )
     Console().print(table)
 
@@ -56,19 +60,32 @@ def _engine() -> Finding:
         boxes = len(engine.containers())
         engine.close()
     except SandboxError as error:
-        return Finding(False, "no answer", str(error))
+        return Finding(False, "cannot be used", str(error))
     return Finding(True, f"{version['Version']} at {engine.host}, {engine.cpus:.0f} CPUs, {boxes} containers of ours")
 
 
 def _disk() -> Finding:
-    docker = Path("/var/lib/docker")
-    place = docker if docker.is_dir() else Path.cwd()
+    place = _engine_root()
     free = shutil.disk_usage(place).free
     return Finding(
         free >= FREE_BYTES_WANTED,
         f"{free / 1e9:.0f} GB free at {place}",
         f"have {FREE_BYTES_WANTED / 1e9:.0f} GB free for images: agentdata sandbox gc --max-disk 50GB",
     )
+
+
+def _engine_root() -> Path:
+    """Where the engine keeps its images, if that is on this machine."""
+    from sandboxes.engine import Engine
+    from sandboxes.errors import SandboxError
+
+    try:
+        engine = Engine(reap=False)
+        root = Path(engine.root)
+        engine.close()
+    except SandboxError:
+        root = Path("/var/lib/docker")
+    return root if root.is_dir() else Path.cwd()
 
 
 def _gpu() -> Finding:

@@ -113,7 +113,7 @@ def _harvest(
     import recipes
     from agentdata.harvest.run import HarvestOptions, harvest
     from agentdata.harvest.sources import default_cache, expand
-    from agentdata.harvest.tokens import token_counter
+    from agentdata.tokens import token_counter
 
     given = [argument for argument in arguments if OVERRIDE.match(argument) and not Path(argument).exists()]
     sources = expand([argument for argument in arguments if argument not in given])

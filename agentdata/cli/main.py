@@ -7,7 +7,19 @@ import sys
 import typer
 
 from agentdata import __version__
-from agentdata.cli import doctor, environments, harvest, look, sandbox, tasks
+from agentdata.cli import (
+    doctor,
+    environments,
+    evaluate,
+    harvest,
+    look,
+    rollouts,
+    runs,
+    sandbox,
+    serve,
+    tasks,
+    trajectories,
+)
 from agentdata.errors import AgentdataError, UsageError
 from sandboxes.errors import SandboxError
 
@@ -18,10 +30,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+harvest.app.command("environmental")(rollouts.environmental)
 app.add_typer(harvest.app, name="harvest")
 app.add_typer(environments.app, name="environments")
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(trajectories.app, name="trajectories")
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(runs.app, name="runs")
+app.command("serve")(serve.serve)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)

@@ -1,4 +1,4 @@
-"""What the commands that write runs have in common: how they stop, and what they say at the end."""
+"""`agentdata runs`, and what the commands that write runs have in common: how they stop, what they say at the end."""
 
 import sys
 from collections.abc import Iterator
@@ -10,6 +10,29 @@ import typer
 
 if TYPE_CHECKING:
     from agentdata.records import Manifest
+
+app = typer.Typer(help="Look after runs.", no_args_is_help=True)
+
+
+@app.command("status")
+def status(run: Path = typer.Argument(..., metavar="RUN", help="Directory of a run.")) -> None:
+    """Say how far a run is, also while another process works on it.
+
+    Example: agentdata runs status runs/click-rollouts
+    """
+    from agentdata.errors import UsageError
+    from agentdata.journal import STATUS
+    from agentdata.runs import is_written
+    from agentdata.shards import read_manifest
+
+    if (run / "manifest.json").is_file():
+        report(run, read_manifest(run))
+        return
+    if not (run / "config.json").is_file():
+        raise UsageError(f"{run} holds no run: give a directory that a command wrote with -o.")
+    print(f"{run}: {'running' if is_written(run) else 'stopped; the same command goes on'}")
+    if (run / STATUS).is_file():
+        print(f"  {(run / STATUS).read_text(encoding='utf-8').strip()}")
 
 
 @contextmanager
@@ -31,5 +54,7 @@ def report(run: Path, manifest: "Manifest", *, next_step: str = "") -> None:
             print(f"  {count.count:,} {count.name}")
     for count in manifest.rejections:
         print(f"  dropped {count.count:,}: {count.name}")
-    if next_step:
+    if not shown:
+        print(f"Nothing came of it: {run}/rejected says why, row by row.")
+    elif next_step:
         print(f"\n{next_step}")

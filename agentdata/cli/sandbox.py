@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from agentdata.errors import UsageError
+
 if TYPE_CHECKING:
     from sandboxes.hygiene import Image
 
@@ -67,7 +69,10 @@ def collect(
     from sandboxes.hygiene import collect as remove
     from sandboxes.hygiene import disk_bytes, parse_bytes
 
-    most = parse_bytes(max_disk)
+    try:
+        most = parse_bytes(max_disk)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     engine = Engine()
     removed = remove(engine, most_bytes=most)
     left = disk_bytes(engine)

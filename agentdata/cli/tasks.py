@@ -41,7 +41,9 @@ def derive(
 def mutate(
     sources: list[str] = typer.Argument(..., metavar="ENVIRONMENTS|REPO", help="Run of environments, or a repository."),
     output: Path = Output,
-    limit: int = typer.Option(20, "--limit", min=1, help="Source files of each repository to make bugs in."),
+    limit: int = typer.Option(
+        20, "--limit", min=1, help="Source files of each repository to make bugs in, and landed changes to undo."
+    ),
     most: int = typer.Option(8, "--most", min=1, help="Candidates tried in each file."),
     seed: int = typer.Option(0, "--seed", min=0, help="Seed of the choice of files and mutations."),
     sweeps: int = Sweeps,

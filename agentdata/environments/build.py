@@ -37,7 +37,11 @@ SMOKE_FILES = 24
 PATIENCE = 3
 """Locks at one Python that fail to be installed or to work before the next Python is tried."""
 MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '(\w+)")
-EXPENSIVE = ("install-failed", "import-failed", "collect-failed", "leak", "hang")
+ORDER = (
+    *("unresolvable", "no-python", "system-packages", "limit-exceeded", "hang"),
+    *("install-failed", "import-failed", "collect-failed", "leak"),
+)
+"""Reasons of failed attempts; what stands later came further."""
 
 
 @dataclass
@@ -75,19 +79,23 @@ def build_environment(
 
     Raises SandboxError, RunError and IndexUnreachableError: the environment is then owed.
     """
-    with git.Repository(git_dir) as repository:
-        try:
+    attempts: list[BuildAttempt] = []
+    try:
+        with git.Repository(git_dir) as repository:
             snapshot = Snapshot(repository, commit)
-            wishes = find_wishes(snapshot)
-            version = nearest_version(git_dir, commit)
-        except SourceError as error:
-            return Rejected(id=change_id or commit, repo=repo, stage=STAGE, reason=error.reason, detail=str(error)), []
-        build = _Build(engine, snapshot, repo, change_id, wishes, recipe or EnvironmentRecipe(), run, version)
-        environment = _first_that_works(build)
+            wishes, version = find_wishes(snapshot), nearest_version(git_dir, commit)
+            build = _Build(
+                engine, snapshot, repo, change_id, wishes, recipe or EnvironmentRecipe(), run, version, attempts
+            )
+            environment = _first_that_works(build)
+    except SourceError as error:
+        return Rejected(
+            id=change_id or commit, repo=repo, stage=STAGE, reason=error.reason, detail=str(error)
+        ), attempts
     if environment is not None:
-        return environment, build.attempts
-    reason, detail = _verdict(build.attempts)
-    return Rejected(id=change_id or commit, repo=repo, stage=STAGE, reason=reason, detail=detail), build.attempts
+        return environment, attempts
+    reason, detail = _verdict(attempts)
+    return Rejected(id=change_id or commit, repo=repo, stage=STAGE, reason=reason, detail=detail), attempts
 
 
 def rebuild(engine: Engine, environment: Environment, *, run: str = "") -> Environment:
@@ -118,8 +126,7 @@ def _verdict(attempts: Sequence[BuildAttempt]) -> tuple[str, str]:
     """The reason of the attempt that came furthest, and the end of its log."""
     if not attempts:
         return "no-python", "none of the available Pythons is permitted"
-    order = ("unresolvable", "no-python", "system-packages", "hang", *EXPENSIVE[:4])
-    furthest = max(attempts, key=lambda attempt: order.index(attempt.reason) if attempt.reason in order else -1)
+    furthest = max(attempts, key=lambda attempt: ORDER.index(attempt.reason) if attempt.reason in ORDER else -1)
     return furthest.reason, furthest.log[-1000:]
 
 

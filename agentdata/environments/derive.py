@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from agentdata.environments.owed import owing
+from agentdata.environments.removed import require_environment
 from agentdata.environments.statements import Failure, describe, statement_of
 from agentdata.environments.sweeps import Sweep, sweep
-from agentdata.errors import OwedError, UsageError
+from agentdata.errors import UsageError
 from agentdata.journal import Finished, run_journaled
 from agentdata.records import Change, Environment, GoldPatch, Manifest, Record, Rejected, Task, TaskTests
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
-from sandboxes.errors import SandboxError
 
 TABLES: dict[str, type[Record]] = {
     "tasks": Task,
@@ -106,6 +107,7 @@ def _derive(engine: Engine, sweeps: int, timeout: float, job: DeriveJob) -> Fini
     )
     if not tests.test_files:
         return rejected(job.id, change.repo, "no-test-module", "the patch touches test data alone")
+    require_environment(engine, environment)
     found = prove(environment.image, tests, change.source_patch, engine, sweeps, timeout)
     if found.reason:
         return rejected(job.id, change.repo, found.reason, found.detail)
@@ -130,10 +132,8 @@ def _derive(engine: Engine, sweeps: int, timeout: float, job: DeriveJob) -> Fini
 
 def prove(image: str, tests: TaskTests, gold: str, engine: Engine, sweeps: int, timeout: float) -> Sweep:
     """Repeated runs without and with the gold patch. Raises OwedError when a sandbox fails."""
-    try:
+    with owing():
         return sweep(image, tests, gold, open_sandbox=engine.open, k=sweeps, timeout=timeout)
-    except SandboxError as error:
-        raise OwedError(str(error)) from error
 
 
 def accepted(task: Task, tests: TaskTests, gold: GoldPatch, environment: Environment) -> Finished:

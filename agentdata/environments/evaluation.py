@@ -35,7 +35,7 @@ def run_script(sandbox: Sandbox, tests: TaskTests, *, prepare: str, timeout: flo
         canaries=tests.canaries,
         script=tests.eval_script,
     )
-    if run.doubt == "not-prepared":
+    if run.doubt in ("not-prepared", "limit-exceeded"):
         return run
     results, doubt = read_log(run.command, tests.log_parser)
     if not run.doubt:

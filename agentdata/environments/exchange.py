@@ -17,7 +17,7 @@ from typing import Any, Literal
 from agentdata.environments.harbor import write_harbor_task
 from agentdata.environments.rebench_rows import from_rebench_row, to_rebench_row
 from agentdata.environments.row_fields import Row, RowError
-from agentdata.environments.row_files import FormatError, read_rows, write_rows_file
+from agentdata.environments.row_files import FormatError, Place, read_rows, write_rows_file
 from agentdata.environments.smith_rows import from_smith_row, to_smith_row
 from agentdata.environments.swebench_rows import (
     Triple,
@@ -48,8 +48,13 @@ def read_tasks(path: Path) -> Iterator[Triple | Rejected]:
 
     Raises UsageError when the file as a whole cannot be read.
     """
+    return tasks_of(read_rows(path), path.name)
+
+
+def tasks_of(rows: Iterable[Place], source: str) -> Iterator[Triple | Rejected]:
+    """The tasks of rows, each with its place in `source`."""
     seen: set[str] = set()
-    for place, row in read_rows(path):
+    for place, row in rows:
         try:
             if isinstance(row, FormatError):
                 raise RowError(row.reason, row.detail)
@@ -59,7 +64,7 @@ def read_tasks(path: Path) -> Iterator[Triple | Rejected]:
             seen.add(triple[0].id)
             yield triple
         except RowError as error:
-            yield _rejected(row, f"{path.name}:{place}", "import", error)
+            yield _rejected(row, f"{source}:{place}", "import", error)
 
 
 def from_row(row: Row) -> Triple:

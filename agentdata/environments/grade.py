@@ -34,9 +34,9 @@ def grade(
     """Grade a diff. `gold` is used only to see which test infrastructure the solution itself changes.
 
     `timeout` is in seconds, for the tests. The reason is one of: resolved, tests-failed, empty-patch,
-    patch-does-not-apply, tests-did-not-run, time-limit, forged-report. Tampering was undone before the tests ran, so
-    that a verdict can be resolved with it. For a task with `eval_script` that script is run and its output read by
-    `log_parser`; give such tasks a sandbox that keeps enough output.
+    patch-does-not-apply, tests-did-not-run, time-limit, limit-exceeded, forged-report. Tampering was undone before the
+    tests ran, so that a verdict can be resolved with it. For a task with `eval_script` that script is run and its output
+    read by `log_parser`; give such tasks a sandbox that keeps enough output.
 
     Raises SandboxError when the sandbox failed: the verdict is then owed, not negative.
     """
@@ -95,7 +95,9 @@ def _reason(tests: TaskTests, run: TestRun) -> str:
         return "patch-does-not-apply" if run.command.status == DOES_NOT_APPLY else "tests-did-not-run"
     if run.doubt:
         kind = run.doubt.split(":")[0]
-        return {"time-limit": kind, "no-report": "tests-did-not-run"}.get(kind, "forged-report")
+        if kind in ("time-limit", "limit-exceeded"):
+            return kind
+        return "tests-did-not-run" if kind == "no-report" else "forged-report"
     fixed = all(run.results.get(name) == "passed" for name in tests.fail_to_pass)
     kept = all(run.results.get(name) in ("passed", "skipped") for name in tests.pass_to_pass)
     return "resolved" if fixed and kept and tests.fail_to_pass else "tests-failed"

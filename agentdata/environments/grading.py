@@ -8,13 +8,14 @@ from pathlib import Path
 
 from agentdata.environments.exchange import Form, Written, write_rows
 from agentdata.environments.grade import grade
+from agentdata.environments.owed import owing
 from agentdata.environments.predictions import read_predictions
-from agentdata.errors import OwedError, UsageError
+from agentdata.environments.removed import require_task
+from agentdata.errors import UsageError
 from agentdata.journal import Finished, run_journaled
 from agentdata.records import Environment, GoldPatch, Manifest, Prediction, Record, Rejected, Task, TaskTests, Verdict
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
-from sandboxes.errors import SandboxError
 
 TABLES: dict[str, type[Record]] = {"verdicts": Verdict, "rejected": Rejected}
 
@@ -27,6 +28,8 @@ class GradeJob:
     tests: TaskTests
     gold: str
     prediction: Prediction
+    environment: Environment | None = None
+    """What the task's image is made of, where the run of tasks says it."""
 
     @property
     def key(self) -> str:
@@ -53,7 +56,9 @@ def read_triples(run: Path, instances: Sequence[str] = ()) -> list[tuple[Task, T
     if unknown:
         raise UsageError(f"{run} has no task {unknown[0]!r}; it has {len(found)}, such as {_first(found)}.")
     if not found:
-        raise UsageError(f"{run} holds no tasks: its table `rejected` says why.")
+        raise UsageError(
+            f"{run} holds no tasks: give a run of `agentdata tasks`; if it is one, its table `rejected` says why."
+        )
     return [triple for triple in found if not instances or triple[0].id in instances]
 
 
@@ -90,7 +95,9 @@ def grade_predictions(
 
 def plan(tasks: Path, predictions: str, instances: Sequence[str]) -> list[GradeJob | RefuseJob]:
     """One job for each prediction of a known task; what cannot be used of a file is rejected."""
-    triples = {task.id: (task, tests, gold) for task, tests, gold in read_triples(tasks, instances)}
+    triples = {task.id: (task, tests, gold) for task, tests, gold in read_triples(tasks)}
+    chosen = {task.id for task, _, _ in read_triples(tasks, instances)}
+    environments = {one.id: one for one in read_table(tasks, "environments", Environment)}
     if predictions in ("gold", "empty"):
         given: list[Prediction | Rejected] = [
             Prediction(
@@ -99,6 +106,7 @@ def plan(tasks: Path, predictions: str, instances: Sequence[str]) -> list[GradeJ
                 model_patch=gold.patch if predictions == "gold" else "",
             )
             for name, (_, _, gold) in triples.items()
+            if name in chosen
         ]
     else:
         given = list(read_predictions(Path(predictions)))
@@ -106,12 +114,21 @@ def plan(tasks: Path, predictions: str, instances: Sequence[str]) -> list[GradeJ
     for one in given:
         if isinstance(one, Rejected):
             jobs.append(RefuseJob(one))
-        elif one.instance_id in triples:
+        elif one.instance_id not in triples:
+            jobs.append(RefuseJob(_no_task(one, tasks)))
+        elif one.instance_id in chosen:
             task, tests, gold = triples[one.instance_id]
-            jobs.append(GradeJob(task, tests, gold.patch, one))
+            jobs.append(GradeJob(task, tests, gold.patch, one, environments.get(task.environment)))
     if not any(isinstance(job, GradeJob) for job in jobs):
-        raise UsageError(f"None of the {len(given)} predictions is for a task of {tasks}: check `instance_id`.")
+        why = next((f" ({job.row.reason}, {job.row.detail})" for job in jobs if isinstance(job, RefuseJob)), "")
+        raise UsageError(f"None of the {len(given)} predictions of {predictions} can be graded with {tasks}{why}.")
     return jobs
+
+
+def _no_task(prediction: Prediction, tasks: Path) -> Rejected:
+    name = prediction.instance_id
+    detail = f"{prediction.model_name_or_path or 'a model'}: {tasks} has no task {name}"
+    return Rejected(id=name, repo="", stage="predictions", reason="no-such-task", detail=detail)
 
 
 def _grade(engine: Engine, timeout: float, job: GradeJob | RefuseJob) -> Finished:
@@ -119,7 +136,8 @@ def _grade(engine: Engine, timeout: float, job: GradeJob | RefuseJob) -> Finishe
     if isinstance(job, RefuseJob):
         finished.reject(job.row)
         return finished
-    try:
+    with owing():
+        require_task(engine, job.task, job.gold, job.environment)
         verdict = grade(
             job.task,
             job.tests,
@@ -129,8 +147,6 @@ def _grade(engine: Engine, timeout: float, job: GradeJob | RefuseJob) -> Finishe
             timeout=timeout,
             model=job.prediction.model_name_or_path,
         )
-    except SandboxError as error:
-        raise OwedError(str(error)) from error
     finished.add("verdicts", verdict)
     finished.counts.update({"verdicts": 1, "resolved": int(verdict.resolved), f"reasons/{verdict.reason}": 1})
     finished.counts["tampered"] += bool(verdict.tampering)

@@ -20,7 +20,7 @@ from agentdata.errors import RunError
 from agentdata.harvest import git
 from sandboxes.engine import Engine
 from sandboxes.images import BuildBox
-from sandboxes.protocol import CommandResult
+from sandboxes.protocol import CommandResult, LimitExceeded
 
 PATH = "/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CHANGES = (f"ENV PATH={PATH}", "ENV VIRTUAL_ENV=/opt/venv", "WORKDIR /testbed")
@@ -72,8 +72,11 @@ class Steps:
         self.seconds = seconds
 
     def run(self, command: str) -> CommandResult:
-        """Run a command that may fail. Raises BuildError when it hangs and RunError when the disk is full."""
-        done = self.box.run(command, timeout=self.seconds)
+        """Run a command that may fail. Raises BuildError when it hangs or takes too much, RunError when the disk is full."""
+        try:
+            done = self.box.run(command, timeout=self.seconds)
+        except LimitExceeded as error:
+            raise BuildError("limit-exceeded", str(error)) from error
         self.log.append(f"$ {command}\n{done.text[-KEPT_LOG:]}\n[{done.status}, {done.seconds:.1f} s]\n")
         if re.search(r"No space left on device|Disk quota exceeded", done.text):
             raise RunError(

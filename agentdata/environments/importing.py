@@ -9,15 +9,15 @@ from pathlib import Path
 from agentdata.environments.build import build_environment
 from agentdata.environments.derive import TABLES
 from agentdata.environments.exchange import read_tasks
+from agentdata.environments.owed import owing
 from agentdata.environments.recipe import EnvironmentRecipes
 from agentdata.environments.run import add_build
 from agentdata.environments.swebench_rows import Triple
-from agentdata.errors import OwedError, SourceError, UsageError
+from agentdata.errors import SourceError, UsageError
 from agentdata.harvest.sources import default_cache, expand, open_source
 from agentdata.journal import Finished, run_journaled
 from agentdata.records import BuildAttempt, Environment, Manifest, Rejected
 from sandboxes.engine import Engine
-from sandboxes.errors import SandboxError
 
 DEEP = 3
 """Folders below the given one in which clones are looked for."""
@@ -116,12 +116,10 @@ def _import(engine: Engine | None, recipes: EnvironmentRecipes, job: ImportJob) 
             detail = f"no clone of {task.repo} is among --repositories"
             finished.reject(Rejected(id=task.id, repo=task.repo, stage="import", reason="no-repository", detail=detail))
             return finished
-        try:
+        with owing():
             outcome, attempts = build_environment(
                 engine, job.git_dir, task.repo, task.base_commit, recipe=recipes.of(task.repo), run=task.id
             )
-        except SandboxError as error:
-            raise OwedError(str(error)) from error
         add_build(finished, outcome, attempts)
         if not isinstance(outcome, Environment):
             return finished

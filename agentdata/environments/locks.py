@@ -18,7 +18,7 @@ from typing import Literal
 
 from agentdata.environments.declarations import name_of
 from agentdata.environments.dependencies import RELEASED, Wishes
-from agentdata.errors import IndexUnreachableError, UsageError
+from agentdata.errors import IndexUnreachableError, OwedError, UsageError
 from agentdata.records import Record
 
 Level = Literal["as-declared", "excused", "unpinned", "resolvable", "newer-tests", "own", "newest"]
@@ -126,6 +126,8 @@ def compile_here(arguments: Sequence[str], requirements: str, constraints: str) 
             )
         except subprocess.TimeoutExpired:
             return 124, "", f"the resolver did not end within {SECONDS:.0f} seconds"
+    if done.returncode < 0:
+        raise OwedError(f"The resolver was ended by signal {-done.returncode}, as when memory runs out.")
     return done.returncode, done.stdout, done.stderr
 
 
@@ -187,9 +189,12 @@ def unpinned(requirement: str) -> str:
 
 def index_unreachable(messages: str) -> IndexUnreachableError:
     """The error for a tool that said it cannot reach the index."""
+    place = re.search(r"https?://[^\s/)]+", re.sub(r"//[^/@\s]*@", "//", messages))
+    cause = " ".join(messages.split()).rpartition("cause: ")[2].rpartition("Caused by: ")[2][-200:]
     return IndexUnreachableError(
-        f"The package index does not answer: {' '.join(messages.split())[-300:]}. Check the network and the settings of the "
-        "index, and run the same command again; what was built stays."
+        f"The package index {place[0] + ' ' if place else ''}does not answer: {cause}. Check the network and the "
+        "settings of the index.",
+        final=True,
     )
 
 

@@ -3,6 +3,7 @@
 import bisect
 import hashlib
 import re
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -24,6 +25,7 @@ LEFT_ALONE = re.compile(
     r"|(?:^|/)(?:docs?|examples?|benchmarks?|scripts?|migrations|_?vendor(?:ed)?|third_party)/|\.pyi$"
 )
 """Files where a mistake is no task: set-up, versions, documentation, code of others."""
+_quietly = threading.Lock()
 
 
 class Edit(Record):
@@ -284,7 +286,8 @@ def _at_margin(piece: bytes) -> bytes:
 
 
 def _compiled(source: bytes) -> object:
-    with warnings.catch_warnings():
+    # The filters of warnings belong to the whole process: what one thread saves must not be what another has changed.
+    with _quietly, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return compile(source, "", "exec", dont_inherit=True)

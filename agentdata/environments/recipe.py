@@ -1,6 +1,8 @@
 """What a person, or later a model, may lay down about the environment of a repository: everything else is found."""
 
-from pydantic import Field
+from datetime import datetime
+
+from pydantic import Field, field_validator
 
 from agentdata.records import Record
 
@@ -8,7 +10,7 @@ from agentdata.records import Record
 class EnvironmentRecipe(Record):
     """How to build the environments of one repository. What is left empty is found in the repository."""
 
-    python: str = ""
+    python: str = Field(default="", pattern=r"^(\d+\.\d+)?$")
     """Version as `3.11`."""
     until: str = ""
     """ISO 8601 time up to which packages are taken; that of each commit by default."""
@@ -30,6 +32,13 @@ class EnvironmentRecipe(Record):
     """Longest time for one step of a build; it is taken to hang then."""
     most_attempts: int = Field(default=6, gt=0)
     """Most locks that are installed and tried for one environment."""
+
+    @field_validator("until")
+    @classmethod
+    def _is_a_time(cls, until: str) -> str:
+        if until:
+            datetime.fromisoformat(until)
+        return until
 
 
 class EnvironmentRecipes(Record):

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 
 from agentdata.environments.build import build_environment
+from agentdata.environments.owed import owing
 from agentdata.environments.recipe import EnvironmentRecipes
-from agentdata.errors import OwedError, UsageError
+from agentdata.errors import UsageError
 from agentdata.harvest.sources import default_cache, expand, open_source
 from agentdata.journal import Finished, run_journaled
 from agentdata.records import BuildAttempt, Change, Environment, HarvestedSource, Manifest, Record, Rejected
 from agentdata.shards import read_table
 from sandboxes.engine import Engine
-from sandboxes.errors import SandboxError
 
 TABLES: dict[str, type[Record]] = {
     "environments": Environment,
@@ -82,12 +82,17 @@ def plan(source: str, limit: int = 0) -> Iterator[BuildJob]:
 
 def _of_run(run: Path, limit: int) -> Iterator[BuildJob]:
     places = {source.name: Path(source.git_dir) for source in read_table(run, "sources", HarvestedSource)}
+    if not places:
+        raise UsageError(f"{run} holds no harvest: give a run of `agentdata harvest`, or repositories.")
     changes: dict[str, list[Change]] = {name: [] for name in places}
     for change in read_table(run, "changes", Change):
         if testable(change):
             changes[change.repo].append(change)
     if not any(changes.values()):
         raise UsageError(f"{run} holds no change that touches tests and source: harvest other repositories.")
+    gone = [str(places[name]) for name, found in changes.items() if found and not places[name].is_dir()]
+    if gone:
+        raise UsageError(f"{gone[0]}, which {run} was harvested from, is gone: put it back, or harvest another clone.")
     for name, found in changes.items():
         for change in found[-limit:] if limit else found:
             yield BuildJob(name, places[name], change.snapshot, change)
@@ -102,12 +107,10 @@ def testable(change: Change) -> bool:
 def _build(engine: Engine, recipes: EnvironmentRecipes, job: BuildJob) -> Finished:
     finished = Finished()
     change_id = job.change.id if job.change else ""
-    try:
+    with owing():
         outcome, attempts = build_environment(
             engine, job.git_dir, job.repo, job.commit, change_id=change_id, recipe=recipes.of(job.repo), run=job.key
         )
-    except SandboxError as error:
-        raise OwedError(str(error)) from error
     add_build(finished, outcome, attempts)
     if job.change is not None and isinstance(outcome, Environment):
         finished.add("changes", job.change)

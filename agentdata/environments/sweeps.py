@@ -20,8 +20,8 @@ class Sweep:
     """What k runs before and k runs after the gold patch say."""
 
     reason: str
-    """Why there is no task: `tests-did-not-run`, `time-limit`, `gold-does-not-apply`, `not-trusted`,
-    `no-fail-to-pass`; empty if there is one."""
+    """Why there is no task: `tests-did-not-run`, `time-limit`, `limit-exceeded`, `gold-does-not-apply`,
+    `not-trusted`, `no-fail-to-pass`; empty if there is one."""
     detail: str
     """More about the reason, or what was wrong with the canaries where `canaries` is false."""
     fail_to_pass: tuple[str, ...] = ()
@@ -93,8 +93,9 @@ def _run(
 def _refusal(before: TestRun, after: TestRun) -> str:
     if after.doubt == "not-prepared":
         return "gold-does-not-apply"
-    if "time-limit" in (before.doubt, after.doubt):
-        return "time-limit"
+    for limit in ("time-limit", "limit-exceeded"):
+        if limit in (before.doubt, after.doubt):
+            return limit
     if after.doubt:
         return "tests-did-not-run" if after.doubt.startswith("no-report") else "not-trusted"
     return "not-trusted" if before.doubt and not before.doubt.startswith("no-report") else ""

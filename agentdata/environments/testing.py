@@ -35,10 +35,11 @@ from agentdata.environments.junit import Report, read_report
 from agentdata.environments.submissions import put
 from agentdata.errors import UsageError
 from agentdata.records import TestStatus
-from sandboxes.protocol import CommandResult, Sandbox
+from sandboxes.protocol import CommandResult, LimitExceeded, Sandbox
 
 TREE = "/testbed"
 ROOT = "0:0"
+KILLED = 137
 CLOSING_SECONDS = 60
 """For what surrounds the test command: preparing, and closing the report."""
 PYTEST = re.compile(r"(?:^|[\s/;&])(?:pytest|py\.test)(?:\s|$)")
@@ -63,7 +64,7 @@ class TestRun(BaseModel):
     """Whether the report, the exit status and the canaries agree."""
     doubt: str = ""
     """Why the run is not trusted: `no-report: ...`, `exit-status: ...`, `canary: ...`, `files: ...`, `report: ...`,
-    `time-limit`, or `not-prepared`."""
+    `time-limit`, `limit-exceeded` (the sandbox was ended for what it wrote or took), or `not-prepared`."""
     messages: dict[str, str] = {}
     """Why tests failed, by node id."""
     canaries: tuple[str, ...] = ()
@@ -97,10 +98,19 @@ def run_tests(
     Raises SandboxError, and UsageError if the command runs neither pytest nor unittest.
     """
     watched = bool(PYTEST.search(script.rpartition(START)[2])) if script else is_pytest(test_command)
-    if script and not watched:
-        return _run_script_alone(sandbox, script, prepare, timeout, tree)
-    planted = make_canaries(names, like, tree=tree, pytest=watched) if canaries else ()
-    run = _Run(sandbox, script or test_command, names, planted, tree=tree, pytest=watched, is_script=bool(script))
+    try:
+        if script and not watched:
+            return _run_script_alone(sandbox, script, prepare, timeout, tree)
+        planted = make_canaries(names, like, tree=tree, pytest=watched) if canaries else ()
+        run = _Run(sandbox, script or test_command, names, planted, tree=tree, pytest=watched, is_script=bool(script))
+        return _run_watched(run, prepare, timeout)
+    except LimitExceeded as error:
+        command = CommandResult(status=KILLED, output=str(error).encode(), seconds=0.0)
+        return TestRun(results={}, command=command, trusted=False, doubt="limit-exceeded")
+
+
+def _run_watched(run: "_Run", prepare: str, timeout: float) -> TestRun:
+    sandbox, planted = run.sandbox, run.canaries
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(sandbox.run, run.reading, timeout=timeout + 3 * CLOSING_SECONDS, user=ROOT)
         try:
@@ -112,8 +122,8 @@ def run_tests(
     if preparation.status:
         return TestRun(results={}, command=command, trusted=False, doubt="not-prepared", preparation=preparation)
     content, alone = run.read(rest.text)
-    report = read_report(content, (*names, *(canary.path for canary in planted)))
-    doubt = _doubt(report, command, planted) or ("" if script else _exit_doubt(report, command))
+    report = read_report(content, (*run.names, *(canary.path for canary in planted)))
+    doubt = _doubt(report, command, planted) or ("" if run.is_script else _exit_doubt(report, command))
     if not doubt and not alone:
         doubt = "report: it was written a second time"
     if not doubt and (changed := _first_change(run.digests(preparation), run.digests(after))):

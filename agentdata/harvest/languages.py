@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tree_sitter import Node, Parser, Tree
+    from tree_sitter import Language as Grammar
+    from tree_sitter import Node, Tree
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,20 @@ def language_of(path: str) -> Language | None:
 
 
 @cache
-def _parser(language: Language) -> "Parser":
+def _grammar(language: Language) -> "Grammar":
     # Loaded on first use: a run over one language does not pay for the others, and the command line for none.
     import tree_sitter
 
     module, _, function = language.grammar.partition(":")
-    return tree_sitter.Parser(tree_sitter.Language(getattr(import_module(module), function)()))
+    return tree_sitter.Language(getattr(import_module(module), function)())
 
 
 def parse(language: Language, content: bytes) -> "Tree":
     """Parse a file. Errors become error nodes (`tree.root_node.has_error`)."""
-    return _parser(language).parse(content)
+    import tree_sitter
+
+    # A parser is cheap, and no two threads may use one.
+    return tree_sitter.Parser(_grammar(language)).parse(content)
 
 
 def enclosing(tree: "Tree", language: Language, first: int, last: int) -> list[Symbol]:

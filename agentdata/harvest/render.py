@@ -8,7 +8,7 @@ whether it is trained on.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from agentdata import __version__, editor
@@ -29,13 +29,13 @@ from agentdata.records import (
     ToolCall,
     Trace,
 )
+from agentdata.tokens import CountTokens, count_message
 
 GENERATOR = f"agentdata {__version__}"
 ACTIONS = ("think", "edit", "done", "command")
 """Segment kinds that the agent itself writes."""
 Piece = tuple[str, str]
 """(segment kind, text)."""
-CountTokens = Callable[[str], int]
 
 
 class Renderer:
@@ -112,9 +112,7 @@ class Renderer:
         messages = (system, *conversation(trace.events, self._trains("context")))
         tokens = trained = 0
         for message in messages:
-            count = self.count_tokens(message.content) + sum(
-                self.count_tokens(call.function.name + call.function.arguments) for call in message.tool_calls
-            )
+            count = count_message(message, self.count_tokens)
             tokens += count
             trained += count if message.train else 0
         return ChatSample(

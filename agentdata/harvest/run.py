@@ -30,7 +30,6 @@ from agentdata.harvest.pulls import PullTexts, build_index
 from agentdata.harvest.recipe import HarvestRecipe
 from agentdata.harvest.render import GENERATOR, Renderer
 from agentdata.harvest.sources import OpenedSource, key_of, open_source
-from agentdata.harvest.tokens import token_counter
 from agentdata.harvest.trees import Trees
 from agentdata.progress import Progress
 from agentdata.records import (
@@ -47,6 +46,7 @@ from agentdata.records import (
 from agentdata.runs import alone, locked, settle
 from agentdata.shards import UnitOutput, collect, counted, marker_path, read_rows, remove_unfinished, write_whole
 from agentdata.stages import Executor, prepare, run_jobs
+from agentdata.tokens import token_counter
 
 PULLS_INDEX = "pulls.sqlite"
 

@@ -49,13 +49,17 @@ class Policy(Protocol):
     def reply(self, messages: Sequence[Message], tools: str, sampling: Sampling, seed: int) -> Reply:
         """The next turn of a conversation. `tools` is JSON text, empty where the scaffold describes them in words.
 
-        Raises ContextOverflow, PolicyGone, PolicyRefused.
+        Raises ContextOverflow, TurnRefused, PolicyGone, PolicyRefused.
         """
         ...
 
 
 class ContextOverflow(AgentdataError):  # noqa: N818
     """The conversation is longer than the model's context: the attempt ends, and counts."""
+
+
+class TurnRefused(AgentdataError):  # noqa: N818
+    """This one conversation will never be answered, as when a template cannot read a call in it: the attempt ends."""
 
 
 class PolicyGone(OwedError):  # noqa: N818

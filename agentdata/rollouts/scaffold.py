@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from agentdata.records import Record
+from agentdata.records import CallForm, Record
 
 Tools = Literal["editor", "bash-only"]
-Form = Literal["tool-calls", "xml", "fenced"]
+Form = CallForm
 
 
 class Scaffold(Record):
@@ -20,12 +20,15 @@ class Scaffold(Record):
     form: Form
     """How calls are written: the server's tool calls, `<function=...>` in the text, or one fenced block."""
     system_prompt: str
+    """May have the field {tools}, for forms whose server does not show them."""
     task_prompt: str
     """With the fields {problem_statement}, {workdir} and {hints}."""
     tools: str = ""
     """JSON text of the tools' schemas; also given for text forms, where the prompt describes them."""
     most_observation_characters: int = Field(default=30_000, gt=0)
     """Longer observations keep head and tail, and say how much was cut."""
+    observation_prompt: str = "{observation}"
+    """What an observation looks like, with the field {observation}; a mark where observations are turns of the user."""
     format_error_prompt: str
     """What a turn gets that cannot be read, with the field {error}."""
     command_seconds: float = Field(default=120, gt=0)

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agentdata.errors import UsageError
+from agentdata.records import Message
+
+CountTokens = Callable[[str], int]
 
 
-def token_counter(tokenizer: str, bytes_per_token: float) -> tuple[Callable[[str], int], str]:
+def token_counter(tokenizer: str, bytes_per_token: float) -> tuple[CountTokens, str]:
     """A function from text to tokens, and the name that goes into each row. Raises UsageError.
 
     tokenizer: path of a tokenizer.json or of a directory that holds one, a Hub id, or empty for the estimate.
@@ -30,3 +33,9 @@ def token_counter(tokenizer: str, bytes_per_token: float) -> tuple[Callable[[str
             "that holds one, or the id of a model on the Hub."
         ) from error
     return (lambda text: len(loaded.encode(text, add_special_tokens=False))), tokenizer
+
+
+def count_message(message: Message, count: CountTokens) -> int:
+    """Tokens of a turn's words, thoughts and calls, without what a chat template puts around them."""
+    calls = (call.function.name + call.function.arguments for call in message.tool_calls)
+    return count(message.content) + count(message.reasoning_content) + sum(map(count, calls))

@@ -1,0 +1,1 @@
+"""SWE-bench rows to tasks, attempts to predictions, the official grading, and what the figures say."""
