@@ -11,6 +11,7 @@ from agentdata.environments.recipe import EnvironmentRecipes
 from agentdata.errors import UsageError
 from agentdata.harvest.languages import LANGUAGES
 from agentdata.harvest.recipe import HarvestRecipe
+from agentdata.midtrain.recipe import PackRecipe
 from agentdata.records import Record
 from agentdata.rollouts.recipe import RolloutRecipe
 from agentdata.rollouts.scaffold import Scaffold
@@ -19,7 +20,7 @@ from agentdata.rollouts.view import ViewRecipe
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-OTHERS = ("environments", "environmental", "environmental-view")
+OTHERS = ("environments", "environmental", "environmental-view", "pack")
 """Recipes of other commands than a harvest's."""
 Fitted = TypeVar("Fitted", bound=Record)
 
@@ -44,6 +45,16 @@ def load_environments(name: str) -> EnvironmentRecipes:
     """How environments are built, by name or path. Raises UsageError."""
     path, values = _read(name)
     return _fitted(path, values, EnvironmentRecipes)
+
+
+def load_pack(name: str, overrides: Sequence[str] = ()) -> PackRecipe:
+    """How rows are packed, by name or path, over the built-in values, with overrides. Raises UsageError."""
+    path, values = _read(name)
+    _, built_in = _read("pack")
+    values = {**built_in, **values}
+    for override in overrides:
+        _override(values, override)
+    return _fitted(path, values, PackRecipe)
 
 
 def load_scaffold(name: str) -> Scaffold:

@@ -13,6 +13,7 @@ from agentdata.cli import (
     evaluate,
     harvest,
     look,
+    pack,
     rollouts,
     runs,
     sandbox,
@@ -39,6 +40,7 @@ app.add_typer(trajectories.app, name="trajectories")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(runs.app, name="runs")
 app.command("serve")(serve.serve)
+app.command("pack")(pack.pack)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)

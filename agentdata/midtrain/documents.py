@@ -116,7 +116,9 @@ class DocumentMaker:
         if not len(values):
             raise RowError("empty", "no token")
         if values.min() < 0 or values.max() > self.most_id:
-            raise RowError("foreign-ids", f"ids from {values.min()} to {values.max()}; the tokenizer ends at {self.most_id}")
+            raise RowError(
+                "foreign-ids", f"ids from {values.min()} to {values.max()}; the tokenizer ends at {self.most_id}"
+            )
         train = self._stored_mask(row, len(values))
         borders = np.flatnonzero(np.diff(train)) + 1
         codes = np.array([self._code("context"), self._code("assistant")], np.uint8)

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -154,7 +154,7 @@ def obstacle(files: TokenizerFiles) -> str:
     if normalizer is not None and normalizer.get("type") not in CANONICAL:
         return f"its normalizer is {normalizer.get('type')}"
     texts = sorted(token.text for token in files.added)
-    if any(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False)):
+    if any(later.startswith(earlier) for earlier, later in pairwise(texts)):
         return "one of its added tokens begins with another"
     if not all(token.plain and (normalizer is None or token.text.isascii()) for token in files.added):
         return "its added tokens are not matched as they are written"
@@ -183,7 +183,7 @@ def _rank_obstacle(files: TokenizerFiles) -> str:
     model = files.definition["model"]
     vocabulary = model["vocab"]
     merged = [vocabulary.get("".join(_pair(merge))) for merge in model["merges"]]
-    if None in merged or any(one >= two for one, two in zip(merged, merged[1:], strict=False)):
+    if None in merged or any(one >= two for one, two in pairwise(merged)):
         return "its ids do not follow the order of its merges"
     if sum(1 for token in vocabulary if len(token) == 1) != 256 or len(_ranks(files)) < len(merged) + 256:
         return "its vocabulary does not begin with all bytes"

@@ -12,7 +12,19 @@ from agentdata.midtrain.recipe import Columns, PackSource
 
 SUFFIXES = (".parquet", ".jsonl")
 BATCH_ROWS = 64
-USED = ("segments", "tools", "kind", "licence", "license", "id", "repo", "mask", "loss_mask", "assistant_masks", "labels")
+USED = (
+    "segments",
+    "tools",
+    "kind",
+    "licence",
+    "license",
+    "id",
+    "repo",
+    "mask",
+    "loss_mask",
+    "assistant_masks",
+    "labels",
+)
 """Columns that are read where they exist, besides those that the recipe names."""
 
 
@@ -38,12 +50,13 @@ def find_files(source: PackSource) -> list[Path]:
     elif path.is_file():
         found = [path]
     else:
-        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True))  # noqa: PTH207 - also for absolute patterns
     wrong = [file for file in found if file.suffix not in SUFFIXES]
     if wrong and not path.is_dir():
         raise UsageError(f"{wrong[0]} of the source {source.title!r} is neither .parquet nor .jsonl.")
     if not found:
-        where = f" for the rendering {source.rendering!r}" if source.rendering else ""
+        asked = (("rendering", source.rendering), ("split", source.split if path.is_dir() else ""))
+        where = "".join(f" of the {name} {value!r}" for name, value in asked if value)
         raise UsageError(
             f"The source {source.title!r} names no .parquet or .jsonl file{where}: give a run, a dataset's directory, a "
             "file or a glob."
@@ -53,7 +66,7 @@ def find_files(source: PackSource) -> list[Path]:
 
 def _in_directory(path: Path, source: PackSource) -> list[Path]:
     """Files of a run or dataset: below the folders of its rendering, of its split where names tell splits."""
-    below = [path] if not source.rendering else [one for one in (path / source.rendering, path / "data" / source.rendering)]
+    below = [path / source.rendering, path / "data" / source.rendering] if source.rendering else [path]
     found = sorted(file for folder in below for file in folder.rglob("*") if file.suffix in SUFFIXES)
     if source.rendering == "":
         found = [file for file in found if file.parent == path or file.parent.name == "data"] or found
@@ -83,7 +96,9 @@ def _group_stretches(path: Path, columns: Columns, unit_bytes: int) -> Iterator[
     try:
         metadata = pq.read_metadata(path)
     except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{path} is not a whole Parquet file: {_words(error)}. Make it again or leave it out.") from error
+        raise UsageError(
+            f"{path} is not a whole Parquet file: {_words(error)}. Make it again or leave it out."
+        ) from error
     _check_columns(path, metadata.schema.to_arrow_schema().names, columns)
     first = size = 0
     for group in range(metadata.num_row_groups):
@@ -127,7 +142,9 @@ def read_unit(unit: Unit, columns: Columns) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(BATCH_ROWS, row_groups=groups, columns=names, use_threads=False):
                 yield from batch.to_pylist()
     except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{unit.path} is corrupt: {_words(error)}. Make it again, or leave it out in a new -o.") from error
+        raise RunError(
+            f"{unit.path} is corrupt: {_words(error)}. Make it again, or leave it out in a new -o."
+        ) from error
 
 
 def _json_lines(path: Path, first: int, last: int) -> Iterator[dict[str, Any]]:
@@ -143,9 +160,13 @@ def _json_lines(path: Path, first: int, last: int) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise RunError(f"{path} is corrupt at byte {place}: {_words(error)}. Correct or remove the line.") from error
+                raise RunError(
+                    f"{path} is corrupt at byte {place}: {_words(error)}. Correct or remove the line."
+                ) from error
             if not isinstance(row, dict):
-                raise RunError(f"{path} is corrupt at byte {place}: a line that is no object. Correct or remove the line.")
+                raise RunError(
+                    f"{path} is corrupt at byte {place}: a line that is no object. Correct or remove the line."
+                )
             yield row
 
 

@@ -1,7 +1,8 @@
 """Documents to rows of one length: best fit over a window of open rows.
 
 Each piece goes into the open row that it fills best; if it fits in none and the window is full, the fullest row is closed.
-One pass, in the order in which the pieces come, so that the same documents in the same order give the same rows.
+One pass, in the order in which the pieces come, so that the same documents in the same order give the same rows. What is
+in the window at the end is packed once more, the longest pieces first, so that few documents do not leave many rows open.
 """
 
 from bisect import bisect_left, insort
@@ -19,7 +20,8 @@ class BestFit:
         self.window = window
         self._room: list[tuple[int, int]] = []
         """(tokens of room, number of the row) of the open rows, ascending."""
-        self._rows: dict[int, Row] = {}
+        self._rows: dict[int, list[tuple[int, int]]] = {}
+        """(number, tokens) of the pieces of each open row."""
         self._opened = 0
 
     def add(self, piece: int, tokens: int) -> Iterator[Row]:
@@ -31,20 +33,27 @@ class BestFit:
             room, number = self._room.pop(place)
         else:
             if len(self._room) >= self.window:
-                yield self._rows.pop(self._room.pop(0)[1])
+                yield self._take(self._room.pop(0)[1])
             room, number = self.row_length, self._opened
             self._rows[number] = []
             self._opened += 1
-        self._rows[number].append(piece)
+        self._rows[number].append((piece, tokens))
         if room == tokens:
-            yield self._rows.pop(number)
+            yield self._take(number)
         else:
             insort(self._room, (room - tokens, number))
 
+    def _take(self, number: int) -> Row:
+        return [piece for piece, _ in self._rows.pop(number)]
+
     def close(self) -> Iterator[Row]:
-        """The rows that are still open, the oldest first."""
-        self._room = []
-        yield from (self._rows.pop(number) for number in sorted(self._rows))
+        """The rows of what is still open."""
+        left = sorted((one for row in self._rows.values() for one in row), key=lambda one: (-one[1], one[0]))
+        last = BestFit(self.row_length, len(left) + 1)
+        for piece, tokens in left:
+            yield from last.add(piece, tokens)
+        yield from (last._take(number) for number in sorted(last._rows))
+        self._room, self._rows = [], {}
 
 
 def split(tokens: int, cuts: Sequence[int], row_length: int) -> Iterator[tuple[int, int]]:

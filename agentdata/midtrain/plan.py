@@ -178,8 +178,8 @@ class _Packer:
             self._put(unit, document, offset, 0, tokens)
             return
         begin = int(self._lines[unit][document - 1]["cuts"]) if document else 0
-        cuts = read_array(self._spool, self._units[unit].name, "cuts")[begin : int(line["cuts"])]
-        known = set(cuts.tolist())
+        cuts = read_array(self._spool, self._units[unit].name, "cuts")[begin : int(line["cuts"])].tolist()
+        known = set(cuts)
         self._split += 1
         for first, length in split(tokens, cuts, self._row_length):
             self._cut += first > 0 and first not in known

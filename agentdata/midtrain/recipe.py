@@ -55,7 +55,7 @@ class PackRecipe(Record):
     """tokenizer.json, directory that holds one, or Hub id."""
     chat_template: str = ""
     """File of a template that takes the place of the tokenizer's own."""
-    template_variables: dict[str, Any] = {}
+    template_variables: dict[str, Any] = Field(default_factory=dict)
     """Further variables of the template, such as enable_thinking."""
     mask: MaskPolicy = "trained-only"
     """`trained-only` follows the rows' own marks; without any, all of a text and the assistant's turns are trained."""

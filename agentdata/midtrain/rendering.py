@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, Literal
 
+from agentdata.errors import UsageError
 from agentdata.midtrain.tokenizer import TokenizerFiles
 
 MaskPolicy = Literal["all", "trained-only"]
@@ -73,6 +74,15 @@ class Template:
     @cached_property
     def _compiled(self) -> Any:
         return _environment().from_string(self.source)
+
+    def check(self) -> None:
+        """Raise UsageError for a template that cannot be read."""
+        from jinja2.exceptions import TemplateSyntaxError
+
+        try:
+            _ = self._compiled
+        except TemplateSyntaxError as error:
+            raise UsageError(f"The chat template is wrong in line {error.lineno}: {error.message}.") from error
 
     @cached_property
     def special(self) -> "re.Pattern[str]":
@@ -299,7 +309,9 @@ class _Conversation:
         before = self.messages[: [message["role"] for message in self.messages].index("assistant")]
         if not before:
             return ""
-        return self.template.render(before, self.tools, prompt=True).removeprefix(self.template.render(before, self.tools))
+        return self.template.render(before, self.tools, prompt=True).removeprefix(
+            self.template.render(before, self.tools)
+        )
 
     def _opening(self, whole: str, place: int, first: int) -> str:
         """The generation prompt that stands before a turn of the assistant."""

@@ -9,7 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ def pack(output: Path, recipe: PackRecipe, *, workers: int = 1) -> PackManifest:
     ]
     plain_encoder(files)
     _special_ids(files, recipe)
+    _check_template(files, recipe, units)
     with locked(output, (1, 1)):
         settle(output, _configuration(recipe, files, units))
         if not (output / "manifest.json").is_file():
@@ -100,6 +101,20 @@ def pack(output: Path, recipe: PackRecipe, *, workers: int = 1) -> PackManifest:
             _write_rows(setting, files, units, workers)
         shutil.rmtree(output / SPOOL, ignore_errors=True)
         return read_pack_manifest(output)
+
+
+def _check_template(files: TokenizerFiles, recipe: PackRecipe, units: Sequence[Unit]) -> None:
+    """Raise UsageError for conversations without a chat template, or one that is none, before any work is done."""
+    template = make_template(files, recipe.template_variables)
+    for unit in units:
+        columns = recipe.sources[unit.source].columns
+        if unit.first == 0 and columns.messages in next(read_unit(unit, columns), {}):
+            if not template.source:
+                raise UsageError(
+                    f"{unit.path} holds conversations and the tokenizer {files.name!r} has no chat template: set "
+                    "chat_template to a file."
+                )
+            template.check()
 
 
 def _configuration(recipe: PackRecipe, files: TokenizerFiles, units: Sequence[Unit]) -> dict[str, object]:
@@ -354,7 +369,7 @@ def _write_shard(job: RowsJob) -> int:
     with ArrayFiles(
         setting.run / "rows", job.name, row_types(_id_type(setting), _position_type(setting.recipe))
     ) as files:
-        for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for begin, end in pairwise(bounds):
             for part, values in filler.fill(pieces[begin:end]).items():
                 files.write(part, values)
         files.write("pieces", pieces)

@@ -31,7 +31,10 @@ class ArrayFiles:
         folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self) -> Self:
-        self._files = {part: open(_unfinished(path), "wb") for part, path in self._paths.items()}
+        self._files = {
+            part: open(_unfinished(path), "wb")  # noqa: SIM115 - closed by __exit__
+            for part, path in self._paths.items()
+        }
         return self
 
     def write(self, part: str, values: npt.NDArray[Any]) -> None:
@@ -56,9 +59,7 @@ class ArrayFiles:
 
     def digests(self) -> dict[str, tuple[int, str]]:
         """Bytes and SHA-256 of each published file, by its name."""
-        return {
-            path.name: (path.stat().st_size, self._digests[part].hexdigest()) for part, path in self._paths.items()
-        }
+        return {path.name: (path.stat().st_size, self._digests[part].hexdigest()) for part, path in self._paths.items()}
 
 
 def _unfinished(path: Path) -> Path:
