@@ -1,6 +1,6 @@
 """Rows to documents: ids, what of them is trained, the kind of every token, and where a document may be split."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,11 +14,16 @@ from agentdata.midtrain.rendering import MaskPolicy, Rendered, Row, RowError, Sp
 
 MASKS = ("mask", "loss_mask", "assistant_masks", "labels")
 """Columns beside stored ids that say what is trained; labels do by not being -100."""
+EncodedSpan = tuple[Ids, str, bool]
+"""(ids, kind, whether trained)."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One row as tokens. All arrays but `cuts` have one value for each token."""
+    """One row as tokens. All arrays but `cuts` have one value for each token.
+
+    The first token is never trained, since nothing stands before it.
+    """
 
     ids: Ids
     train: npt.NDArray[np.bool_]
@@ -53,7 +58,8 @@ class DocumentMaker:
             return self._stored(row)
         try:
             if row.get(self.columns.messages) is not None:
-                return self._join(self._encoded(render_chat(row, self.columns.messages, self.template, self.policy)))
+                rendered = render_chat(row, self.columns.messages, self.template, self.policy)
+                return self._join([*self._encoded(rendered), *self._around(self.end)])
             if row.get(self.columns.text) is not None:
                 return self._text(render_text(row, self.columns.text, self.policy))
         except UnicodeEncodeError as error:
@@ -64,12 +70,15 @@ class DocumentMaker:
         pieces = list(self._encoded(rendered))
         if not any(len(ids) for ids, _, _ in pieces):
             raise RowError("empty", "no token")
-        last = pieces[-1][1:]
-        begin = [(np.array(self.start, np.uint32), "context", False)] if self.start else []
-        finish = [(np.array(self.end, np.uint32), *last)] if self.end else []
-        return self._join(iter([*begin, *pieces, *finish]))
+        _, kind, train = pieces[-1]
+        end = [(np.array(self.end, np.uint32), kind, train)] if self.end else []
+        return self._join([*self._around(self.start), *pieces, *end])
 
-    def _encoded(self, rendered: Rendered) -> Iterator[tuple[Ids, str, bool]]:
+    def _around(self, ids: tuple[int, ...]) -> list[EncodedSpan]:
+        """What stands around a document and is not trained. The end of a conversation is not: its template has its own."""
+        return [(np.array(ids, np.uint32), "context", self.policy == "all")] if ids else []
+
+    def _encoded(self, rendered: Rendered) -> Iterator[EncodedSpan]:
         for span in rendered.spans:
             if not rendered.template:
                 yield self.encoder.encode(span.text), span.kind, span.train
@@ -90,15 +99,17 @@ class DocumentMaker:
             place = found.end()
         return np.concatenate([*parts, self.encoder.encode(span.text[place:].replace(mark, ""))])
 
-    def _join(self, pieces: Iterator[tuple[Ids, str, bool]]) -> Document:
+    def _join(self, pieces: Sequence[EncodedSpan]) -> Document:
         ids, kinds, trains = zip(*pieces, strict=True)
         lengths = np.array([len(one) for one in ids])
         if not lengths.sum():
             raise RowError("empty", "no token")
         ends = lengths.cumsum()
+        train = np.repeat(np.array(trains, np.bool_), lengths)
+        train[0] = False
         return Document(
             ids=np.concatenate(ids),
-            train=np.repeat(np.array(trains, np.bool_), lengths),
+            train=train,
             kinds=np.repeat(np.array([self._code(kind) for kind in kinds], np.uint8), lengths),
             cuts=np.unique(ends[(ends > 0) & (ends < ends[-1])]).astype(np.uint32),
         )
@@ -125,13 +136,14 @@ class DocumentMaker:
         kinds = codes[train.astype(np.intp)]
         if self.policy == "all":
             train = np.ones_like(train)
+        train[0] = False
         return Document(ids=values.astype(np.uint32), train=train, kinds=kinds, cuts=borders.astype(np.uint32))
 
     def _stored_mask(self, row: Row, size: int) -> npt.NDArray[np.bool_]:
         name = next((name for name in (self.columns.mask, *MASKS) if name and row.get(name) is not None), "")
         if not name:
             return np.ones(size, np.bool_)
-        mask = np.asarray(row[name])
+        mask = np.array(row[name])
         if mask.shape != (size,):
             raise RowError("bad-mask", f"{name} holds {mask.size} values for {size} tokens")
         return mask != -100 if name == "labels" else mask.astype(np.bool_)

@@ -14,7 +14,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,16 +63,31 @@ class Choice:
 
 
 class PlainEncoder:
-    """The tokenizer itself."""
+    """The tokenizer itself. It is loaded when it is first asked; raises UsageError where it cannot be."""
 
-    def __init__(self, tokenizer: "Tokenizer", reader: "Tokenizer") -> None:
-        self._content, self._template = tokenizer, reader
-        self._content.encode_special_tokens = True
-        self._template.encode_special_tokens = False
+    def __init__(self, files: TokenizerFiles) -> None:
+        self._files = files
+
+    @cached_property
+    def _tokenizer(self) -> "Tokenizer":
+        from tokenizers import Tokenizer
+
+        try:
+            return Tokenizer.from_file(str(self._files.path))
+        except Exception as error:  # The library raises plain Exception for every cause.
+            words = " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"Cannot load the tokenizer {self._files.name!r}: {words}. Give a tokenizer.json."
+            ) from error
+
+    @cached_property
+    def before(self) -> tuple[int, ...]:
+        """What the tokenizer puts before a text by itself."""
+        return tuple(self._tokenizer.encode("").ids)
 
     def encode(self, text: str, *, specials: bool = False) -> Ids:
-        tokenizer = self._template if specials else self._content
-        return np.array(tokenizer.encode(text, add_special_tokens=False).ids, np.uint32)
+        self._tokenizer.encode_special_tokens = not specials
+        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.uint32)
 
 
 class FastEncoder:
@@ -107,26 +122,15 @@ def _has_long_run(text: str) -> bool:
     return any(text[place : place + LONG_RUN].isspace() for place in range(0, len(text) - LONG_RUN + 1, LONG_RUN))
 
 
-def plain_encoder(files: TokenizerFiles) -> PlainEncoder:
-    """The tokenizer itself. Raises UsageError where it cannot be loaded."""
-    from tokenizers import Tokenizer
-
-    try:
-        return PlainEncoder(Tokenizer.from_file(str(files.path)), Tokenizer.from_file(str(files.path)))
-    except Exception as error:  # The library raises plain Exception for every cause.
-        words = " ".join(str(error).split())[:200]
-        raise UsageError(f"Cannot load the tokenizer {files.name!r}: {words}. Give a tokenizer.json.") from error
-
-
 def make_encoder(files: TokenizerFiles, choice: Choice) -> Encoder:
     """The encoder that was chosen."""
-    plain = plain_encoder(files)
+    plain = PlainEncoder(files)
     return FastEncoder(files, plain, choice.differing) if choice.fast else plain
 
 
 def choose(files: TokenizerFiles, texts: Iterable[str]) -> Choice:
     """Compare tiktoken with the tokenizer on its vocabulary, on all characters and on some texts of the data."""
-    plain = plain_encoder(files)
+    plain = PlainEncoder(files)
     reason = obstacle(files)
     if reason:
         return Choice(fast=False, reason=reason)

@@ -60,6 +60,8 @@ class PackManifest(Record):
     position_type: str
     """Types of the values, as numpy writes them."""
     pad_id: int
+    end_id: int
+    """Token after each document; -1 for none."""
     vocabulary: int
     """One more than the largest id of the tokenizer."""
     kinds: tuple[str, ...]

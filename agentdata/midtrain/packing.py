@@ -1,15 +1,48 @@
 """Documents to rows of one length: best fit over a window of open rows.
 
 Each piece goes into the open row that it fills best; if it fits in none and the window is full, the fullest row is closed.
-One pass, in the order in which the pieces come, so that the same documents in the same order give the same rows. What is
-in the window at the end is packed once more, the longest pieces first, so that few documents do not leave many rows open.
+Pieces come in stretches that would fill STRETCH windows, the longest of a stretch first, since short pieces fill what long
+ones leave; what is in the window at the end is packed once more in that way. One pass: the same documents in the same order
+give the same rows.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 Row = list[int]
 """Numbers of the pieces of a row, in order."""
+Piece = tuple[int, int]
+"""(number, tokens) of a piece."""
+STRETCH = 1.5
+
+
+def fill_rows(pieces: Iterable[Piece], row_length: int, window: int) -> Iterator[Row]:
+    """Rows of pieces, each piece in one row. The pieces are read as rows are asked for, a stretch ahead."""
+    open_rows = BestFit(row_length, window)
+    for stretch in _stretches(pieces, int(STRETCH * window * row_length)):
+        for number, tokens in stretch:
+            yield from open_rows.add(number, tokens)
+    left = _longest_first(open_rows.take_all())
+    last = BestFit(row_length, len(left) + 1)
+    for number, tokens in left:
+        yield from last.add(number, tokens)
+    yield from last.close()
+
+
+def _stretches(pieces: Iterable[Piece], size: int) -> Iterator[list[Piece]]:
+    stretch: list[Piece] = []
+    held = 0
+    for piece in pieces:
+        stretch.append(piece)
+        held += piece[1]
+        if held >= size:
+            yield _longest_first(stretch)
+            stretch, held = [], 0
+    yield _longest_first(stretch)
+
+
+def _longest_first(pieces: Iterable[Piece]) -> list[Piece]:
+    return sorted(pieces, key=lambda piece: (-piece[1], piece[0]))
 
 
 class BestFit:
@@ -20,7 +53,7 @@ class BestFit:
         self.window = window
         self._room: list[tuple[int, int]] = []
         """(tokens of room, number of the row) of the open rows, ascending."""
-        self._rows: dict[int, list[tuple[int, int]]] = {}
+        self._rows: dict[int, list[Piece]] = {}
         """(number, tokens) of the pieces of each open row."""
         self._opened = 0
 
@@ -46,14 +79,16 @@ class BestFit:
     def _take(self, number: int) -> Row:
         return [piece for piece, _ in self._rows.pop(number)]
 
-    def close(self) -> Iterator[Row]:
-        """The rows of what is still open."""
-        left = sorted((one for row in self._rows.values() for one in row), key=lambda one: (-one[1], one[0]))
-        last = BestFit(self.row_length, len(left) + 1)
-        for piece, tokens in left:
-            yield from last.add(piece, tokens)
-        yield from (last._take(number) for number in sorted(last._rows))
+    def take_all(self) -> list[Piece]:
+        """The pieces of all open rows, which are open no more."""
+        pieces = [piece for row in self._rows.values() for piece in row]
         self._room, self._rows = [], {}
+        return pieces
+
+    def close(self) -> Iterator[Row]:
+        """The rows that are still open, the oldest first."""
+        self._room = []
+        yield from (self._take(number) for number in sorted(self._rows))
 
 
 def split(tokens: int, cuts: Sequence[int], row_length: int) -> Iterator[tuple[int, int]]:

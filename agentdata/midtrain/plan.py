@@ -1,7 +1,7 @@
 """Tokenised units to a plan: which documents are packed how often, and which piece of them stands where in which row."""
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from agentdata.errors import UsageError
 from agentdata.midtrain.ledger import Account
-from agentdata.midtrain.packing import BestFit, split
+from agentdata.midtrain.packing import Piece, fill_rows, split
 from agentdata.midtrain.recipe import PackRecipe
 from agentdata.midtrain.spool import read_array
 
@@ -76,10 +76,10 @@ def make_plan(spool: Path, units: Sequence[PlannedUnit], recipe: PackRecipe) -> 
     source = np.array([unit.source for unit in units], np.uint16)[number]
     chosen = _ordered(_chosen(tokens, source, recipe), recipe.seed)
     account = _account(units, lines, recipe, number, chosen)
-    packer = _Packer(spool, units, lines, recipe)
-    for document in chosen:
-        packer.add(int(number[document]), int(inner[document]))
-    return packer.plan(account)
+    pieces = _Pieces(spool, units, lines, recipe.row_length)
+    stream = (piece for place in chosen for piece in pieces.of(int(number[place]), int(inner[place])))
+    table, firsts = pieces.table(fill_rows(stream, recipe.row_length, recipe.window))
+    return Plan(table, firsts, account, pieces.split, pieces.cut)
 
 
 def epochs(tokens: Sequence[int], recipe: PackRecipe) -> list[float]:
@@ -157,56 +157,50 @@ def _sums(rows: npt.NDArray[Any], copies: npt.NDArray[np.intp]) -> Iterator[tupl
         yield f"packed_{column}", int((counts * copies).sum())
 
 
-class _Packer:
-    """Feeds documents to the window of open rows and notes what stands where."""
+class _Pieces:
+    """Documents as pieces that fit into a row, noted column by column."""
 
     def __init__(
-        self, spool: Path, units: Sequence[PlannedUnit], lines: Sequence[npt.NDArray[Any]], recipe: PackRecipe
+        self, spool: Path, units: Sequence[PlannedUnit], lines: Sequence[npt.NDArray[Any]], row_length: int
     ) -> None:
-        self._spool, self._units, self._lines = spool, units, lines
-        self._row_length = recipe.row_length
-        self._window = BestFit(recipe.row_length, recipe.window)
+        self._spool, self._units, self._lines, self._row_length = spool, units, lines, row_length
         self._columns = {name: array("Q") for name in ("tokens", "unit", "document", "offset", "first")}
-        self._order = array("Q")
-        self._ends = array("Q", [0])
-        self._split = self._cut = 0
+        self.split = self.cut = 0
 
-    def add(self, unit: int, document: int) -> None:
+    def of(self, unit: int, document: int) -> Iterator[Piece]:
+        """The pieces of a document."""
         line = self._lines[unit][document]
         offset, tokens = int(line["offset"]), int(line["tokens"])
+        for first, length in self._stretches(unit, document, tokens):
+            number = len(self._columns["tokens"])
+            for name, value in zip(self._columns, (length, unit, document, offset + first, first), strict=True):
+                self._columns[name].append(value)
+            yield number, length
+
+    def _stretches(self, unit: int, document: int, tokens: int) -> Iterator[tuple[int, int]]:
         if tokens <= self._row_length:
-            self._put(unit, document, offset, 0, tokens)
+            yield 0, tokens
             return
         begin = int(self._lines[unit][document - 1]["cuts"]) if document else 0
-        cuts = read_array(self._spool, self._units[unit].name, "cuts")[begin : int(line["cuts"])].tolist()
-        known = set(cuts)
-        self._split += 1
+        end = int(self._lines[unit][document]["cuts"])
+        cuts = read_array(self._spool, self._units[unit].name, "cuts")[begin:end].tolist()
+        known = {0, *cuts}
+        self.split += 1
         for first, length in split(tokens, cuts, self._row_length):
-            self._cut += first > 0 and first not in known
-            self._put(unit, document, offset, first, length)
+            self.cut += first not in known
+            yield first, length
 
-    def _put(self, unit: int, document: int, offset: int, first: int, tokens: int) -> None:
-        piece = len(self._columns["tokens"])
-        for name, value in zip(self._columns, (tokens, unit, document, offset + first, first), strict=True):
-            self._columns[name].append(value)
-        for row in self._window.add(piece, tokens):
-            self._close(row)
-
-    def _close(self, row: Sequence[int]) -> None:
-        self._order.extend(row)
-        self._ends.append(len(self._order))
-
-    def plan(self, account: Account) -> Plan:
-        for row in self._window.close():
-            self._close(row)
-        order = np.frombuffer(self._order, np.uint64).astype(np.intp)
-        firsts = np.frombuffer(self._ends, np.uint64).copy()
-        pieces = np.zeros(len(order), PIECE)
+    def table(self, rows: Iterable[Sequence[int]]) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint64]]:
+        """All pieces in the order of the rows, and the first piece of each row."""
+        order, ends = array("Q"), array("Q", [0])
+        for row in rows:
+            order.extend(row)
+            ends.append(len(order))
+        places, firsts = np.frombuffer(order, np.uint64).astype(np.intp), np.frombuffer(ends, np.uint64).copy()
+        pieces = np.zeros(len(places), PIECE)
         for name, values in self._columns.items():
-            pieces[name] = np.frombuffer(values, np.uint64)[order]
-        sources = np.array([unit.source for unit in self._units], np.uint16)
-        pieces["source"] = sources[pieces["unit"]]
-        ends = np.cumsum(pieces["tokens"].astype(np.uint64))
-        begins = ends - pieces["tokens"]
+            pieces[name] = np.frombuffer(values, np.uint64)[places]
+        pieces["source"] = np.array([unit.source for unit in self._units], np.uint16)[pieces["unit"]]
+        begins = np.cumsum(pieces["tokens"], dtype=np.uint64) - pieces["tokens"]
         pieces["start"] = begins - np.repeat(begins[firsts[:-1].astype(np.intp)], np.diff(firsts).astype(np.intp))
-        return Plan(pieces, firsts, account, self._split, self._cut)
+        return pieces, firsts

@@ -60,7 +60,7 @@ class PackRecipe(Record):
     mask: MaskPolicy = "trained-only"
     """`trained-only` follows the rows' own marks; without any, all of a text and the assistant's turns are trained."""
     document_end: str = "auto"
-    """Token after each text: `auto` for the tokenizer's eos_token, `none`, or the text of an added token."""
+    """Token after each text and conversation: `auto` for the tokenizer's eos_token, `none`, or an added token's text."""
     row_length: int = Field(ge=8, le=2**24)
     """Tokens of a row."""
     window: int = Field(ge=1, le=65536)

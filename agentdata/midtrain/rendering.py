@@ -5,8 +5,8 @@ extend the one before, so that what is trained follows what the policy saw; wher
 the row is rejected. Two rules cover what templates are known to do at the end of a rendering:
 
 - messages of tools that follow one another are one turn, since templates join them;
-- where a last turn of the assistant is written otherwise than the same turn in the middle, it ends with the first mark
-  that also ends the last one.
+- a turn of the assistant ends with what the template puts behind the first one when nothing follows: templates write a
+  last turn otherwise than the same turn in the middle. The rendering of what follows must extend it all the same.
 
 A turn of the assistant is trained from behind the generation prompt to the special token that ends it.
 """
@@ -28,6 +28,7 @@ EDITS = ("create", "insert", "str_replace")
 """Commands of the editor's tool that write."""
 PRIVATE = range(0xE000, 0xF900)
 """Code points that mean nothing by themselves: one of them is put into texts of special tokens that stand in content."""
+DICT_NAMES = frozenset(dir(dict))
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -117,7 +118,9 @@ def _environment() -> Any:
     from jinja2 import nodes
     from jinja2.ext import Extension
     from jinja2.parser import Parser
+    from jinja2.runtime import LoopContext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.utils import Namespace
 
     class Generation(Extension):
         """`{% generation %}` only says what an assistant wrote; its body is rendered as it is."""
@@ -131,17 +134,41 @@ def _environment() -> Any:
     def fail(message: str) -> None:
         raise ValueError(message)
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = to_json
+    class Environment(ImmutableSandboxedEnvironment):
+        """Asks no question about fields of messages and of loops, which are most of what a template reads."""
+
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            if type(obj) is dict and attribute not in DICT_NAMES:
+                return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+            if type(obj) in (LoopContext, Namespace) and not attribute.startswith("_") and hasattr(obj, attribute):
+                return getattr(obj, attribute)
+            return super().getattr(obj, attribute)
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"])
+    environment.filters["tojson"] = JSON.to_json
     environment.globals["raise_exception"] = fail
     return environment
 
 
-def to_json(value: Any, *, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    """JSON as chat templates expect it: not escaped for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+class JsonMemory:
+    """JSON of the objects of one conversation, which is rendered many times over."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str], tuple[Any, str]] = {}
+
+    def clear(self) -> None:
+        self._known.clear()
+
+    def to_json(self, value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+        """JSON as chat templates expect it: not escaped for HTML."""
+        key = id(value), f"{ensure_ascii} {indent} {options}"
+        if key not in self._known:
+            # The object is kept with its JSON, so that no other can come to have its id.
+            self._known[key] = value, json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+        return self._known[key][1]
+
+
+JSON = JsonMemory()
 
 
 def render_text(row: Row, column: str, policy: MaskPolicy) -> Rendered:
@@ -258,6 +285,7 @@ class _Conversation:
     policy: MaskPolicy
 
     def spans(self) -> Iterator[Span]:
+        JSON.clear()
         whole = self.template.render(self.messages, self.tools)
         place = first = 0
         for last in range(len(self.messages)):
@@ -278,16 +306,23 @@ class _Conversation:
         """Where the rendering of the messages up to one ends in the whole."""
         if last + 1 == len(self.messages):
             return len(whole)
+        role, following = (message["role"] for message in self.messages[last : last + 2])
+        if role == "assistant" != following and self._ending:
+            end = whole.find(self._ending, place)
+            if end >= 0:
+                return end + len(self._ending)
         until = self.template.render(self.messages[: last + 1], self.tools)
-        if len(until) >= place and whole.startswith(until):
-            return len(until)
-        marks = list(self.template.special.finditer(until))
-        ending = until[marks[-1].start() :] if marks else ""
-        start = whole.find(ending, place) if ending else -1
-        if self.messages[last]["role"] != "assistant" or start < 0:
-            role = self.messages[last]["role"]
+        if len(until) < place or not whole.startswith(until):
             raise RowError("template-rewrites", f"message {last + 1} ({role}) is rendered otherwise once others follow")
-        return start + len(ending)
+        return len(until)
+
+    @cached_property
+    def _ending(self) -> str:
+        """What the template puts behind a turn of the assistant, from the special token that ends it."""
+        first = [message["role"] for message in self.messages].index("assistant")
+        until = self.template.render(self.messages[: first + 1], self.tools)
+        marks = list(self.template.special.finditer(until))
+        return until[marks[-1].start() :] if marks else ""
 
     def _turn(self, whole: str, place: int, end: int, first: int, last: int) -> Iterator[Span]:
         message = self.messages[last]

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from agentdata import __version__
 from agentdata.errors import AgentdataError, RunError, UsageError, explain_os_error
 from agentdata.midtrain.documents import DocumentMaker, described
-from agentdata.midtrain.encoding import Choice, choose, make_encoder, plain_encoder
+from agentdata.midtrain.encoding import Choice, PlainEncoder, choose, make_encoder
 from agentdata.midtrain.inputs import Unit, find_units, read_unit
 from agentdata.midtrain.ledger import Ledger, TokenKind
 from agentdata.midtrain.packed import (
@@ -44,6 +45,7 @@ from agentdata.stages import run_jobs
 PROVED_ROWS = 32
 PROVED_UNITS = 8
 """Rows of each of so many units on which the encoder is compared with the tokenizer."""
+SpecialIds = tuple[int, ...]
 SPOOL = "tokens"
 MEGABYTE = 1 << 20
 
@@ -55,6 +57,9 @@ class Setting:
     run: Path
     recipe: PackRecipe
     choice: Choice
+    start: SpecialIds
+    end: SpecialIds
+    """Tokens before and after a text."""
     pad_id: int
     most_id: int
 
@@ -89,14 +94,13 @@ def pack(output: Path, recipe: PackRecipe, *, workers: int = 1) -> PackManifest:
         for number, source in enumerate(recipe.sources)
         for unit in find_units(source, number, recipe.unit_megabytes * MEGABYTE)
     ]
-    plain_encoder(files)
-    _special_ids(files, recipe)
+    around = _special_ids(files, recipe)
     _check_template(files, recipe, units)
     with locked(output, (1, 1)):
         settle(output, _configuration(recipe, files, units))
         if not (output / "manifest.json").is_file():
             remove_unfinished(output)
-            setting = _setting(output, recipe, files, units)
+            setting = _setting(output, recipe, files, units, around)
             _tokenise(setting, units, workers)
             _write_rows(setting, files, units, workers)
         shutil.rmtree(output / SPOOL, ignore_errors=True)
@@ -127,13 +131,21 @@ def _configuration(recipe: PackRecipe, files: TokenizerFiles, units: Sequence[Un
     }
 
 
-def _setting(output: Path, recipe: PackRecipe, files: TokenizerFiles, units: Sequence[Unit]) -> Setting:
+def _setting(
+    output: Path,
+    recipe: PackRecipe,
+    files: TokenizerFiles,
+    units: Sequence[Unit],
+    around: tuple[SpecialIds, SpecialIds],
+) -> Setting:
     pad = files.special("pad_token") or files.special("eos_token")
     vocabulary = [*files.definition["model"].get("vocab", {}).values(), *(token.id for token in files.added)]
     return Setting(
         run=output,
         recipe=recipe,
         choice=_choice(output, recipe, files, units),
+        start=around[0],
+        end=around[1],
         pad_id=files.id_of(pad) if pad else 0,
         most_id=max(vocabulary),
     )
@@ -151,9 +163,11 @@ def _choice(output: Path, recipe: PackRecipe, files: TokenizerFiles, units: Sequ
 
 def _some_texts(recipe: PackRecipe, units: Sequence[Unit]) -> Iterator[str]:
     for unit in units[:: max(1, len(units) // PROVED_UNITS)]:
-        for row in islice(read_unit(unit, recipe.sources[unit.source].columns), PROVED_ROWS):
-            for value in row.values():
-                yield from _strings(value)
+        # A unit that cannot be read is told of when it is its turn, and those before it are finished.
+        with suppress(RunError):
+            for row in islice(read_unit(unit, recipe.sources[unit.source].columns), PROVED_ROWS):
+                for value in row.values():
+                    yield from _strings(value)
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -165,11 +179,9 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _special_ids(files: TokenizerFiles, recipe: PackRecipe) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _special_ids(files: TokenizerFiles, recipe: PackRecipe) -> tuple[SpecialIds, SpecialIds]:
     """The tokens before and after a text: what the tokenizer puts before one, and the recipe's document end."""
-    from tokenizers import Tokenizer
-
-    start = tuple(Tokenizer.from_file(str(files.path)).encode("").ids)
+    start = PlainEncoder(files).before
     if recipe.document_end == "none":
         return start, ()
     text = files.special("eos_token") if recipe.document_end == "auto" else recipe.document_end
@@ -237,14 +249,14 @@ def _encode_unit(job: EncodeJob) -> int:
 def _maker(job: EncodeJob) -> DocumentMaker:
     """The maker for one unit; the encoder and template behind it are made once in each process."""
     setting, source = job.setting, job.setting.recipe.sources[job.unit.source]
-    encoder, template, (start, end) = _tools(setting)
+    encoder, template = _tools(setting)
     return DocumentMaker(
         encoder=encoder,
         template=template,
         columns=source.columns,
         policy=source.mask or setting.recipe.mask,
-        start=start,
-        end=end,
+        start=setting.start,
+        end=setting.end,
         most_id=setting.most_id,
     )
 
@@ -257,7 +269,7 @@ def _tools(setting: Setting) -> Any:
         recipe = setting.recipe
         files = read_tokenizer(recipe.tokenizer, recipe.chat_template)
         template = make_template(files, recipe.template_variables)
-        _TOOLS[setting.run] = make_encoder(files, setting.choice), template, _special_ids(files, recipe)
+        _TOOLS[setting.run] = make_encoder(files, setting.choice), template
     return _TOOLS[setting.run]
 
 
@@ -308,6 +320,7 @@ def _write_rows(setting: Setting, files: TokenizerFiles, units: Sequence[Unit], 
         id_type=_id_type(setting),
         position_type=_position_type(recipe),
         pad_id=setting.pad_id,
+        end_id=setting.end[0] if setting.end else -1,
         vocabulary=setting.most_id + 1,
         kinds=kinds,
         sources=tuple(source.title for source in recipe.sources),
@@ -410,6 +423,7 @@ class _Filler:
             self._train[here] = self._read(unit, "train", np.bool_, piece)
             self._kinds[here] = self._places[unit][self._read(unit, "kinds", np.uint8, piece)]
             self._positions[here] = self._arange[:size]
+            self._train[place] = False
             place += size
         self._ids[place:] = self._job.setting.pad_id
         self._train[place:] = False
