@@ -26,17 +26,26 @@ HEAVY = {
     "docker": {"sandboxes.engine"},
     "swebench": set[str](),
     "uv": {"agentdata.environments.locks"},
-    "torch": set[str](),
+    "torch": {"agentdata.midtrain.titan"},
+    "torchtitan": {"agentdata.midtrain.titan"},
+    "numpy": {
+        f"agentdata.midtrain.{name}"
+        for name in ("documents", "encoding", "export", "packed", "plan", "rows", "spool", "titan")
+    },
+    "tiktoken": {"agentdata.midtrain.encoding"},
+    "jinja2": {"agentdata.midtrain.rendering"},
     "vllm": set[str](),
     "datasets": {"agentdata.evaluate.benchmark"},
     "ray": {"agentdata.stages"},
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
-    "tokenizers": {"agentdata.tokens"},
+    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"},
     "git": {"agentdata.harvest.sources"},
     "pyarrow": {
         "agentdata.shards",
+        "agentdata.midtrain.export",
+        "agentdata.midtrain.inputs",
         "agentdata.environments.row_files",
         "agentdata.harvest.run",
         "agentdata.harvest.check",

@@ -27,6 +27,9 @@ USED = (
 )
 """Columns that are read where they exist, besides those that the recipe names."""
 
+Stretch = tuple[int, int, int]
+"""(first, behind the last, bytes)."""
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -40,6 +43,8 @@ class Unit:
     last: int
     """Row group or byte behind the last."""
     bytes: int
+    columns: tuple[str, ...]
+    """Columns of the file."""
 
 
 def find_files(source: PackSource) -> list[Path]:
@@ -82,14 +87,19 @@ def find_units(source: PackSource, number: int, unit_bytes: int) -> Iterator[Uni
     """The units of a source. Raises UsageError for files that cannot be read or hold neither text nor messages."""
     for place, path in enumerate(find_files(source)):
         if path.suffix == ".parquet":
-            stretches = _group_stretches(path, source.columns, unit_bytes)
+            names, stretches = _group_stretches(path, unit_bytes)
         else:
-            stretches = _byte_stretches(path, source.columns, unit_bytes)
+            names, stretches = _byte_stretches(path, unit_bytes)
+        if stretches and not set(names) & set(source.columns.names()):
+            raise UsageError(
+                f"{path} has none of the columns {', '.join(source.columns.names())} but {', '.join(names[:12])}: name its "
+                "columns in the recipe, or leave it out."
+            )
         for part, (first, last, size) in enumerate(stretches):
-            yield Unit(f"{number:03}-{place:05}-{part:05}", number, path, first, last, size)
+            yield Unit(f"{number:03}-{place:05}-{part:05}", number, path, first, last, size, names)
 
 
-def _group_stretches(path: Path, columns: Columns, unit_bytes: int) -> Iterator[tuple[int, int, int]]:
+def _group_stretches(path: Path, unit_bytes: int) -> tuple[tuple[str, ...], list[Stretch]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -99,31 +109,21 @@ def _group_stretches(path: Path, columns: Columns, unit_bytes: int) -> Iterator[
         raise UsageError(
             f"{path} is not a whole Parquet file: {_words(error)}. Make it again or leave it out."
         ) from error
-    _check_columns(path, metadata.schema.to_arrow_schema().names, columns)
+    stretches = []
     first = size = 0
     for group in range(metadata.num_row_groups):
         size += metadata.row_group(group).total_byte_size
         if size >= unit_bytes or group == metadata.num_row_groups - 1:
-            yield first, group + 1, size
+            stretches.append((first, group + 1, size))
             first, size = group + 1, 0
+    return tuple(metadata.schema.to_arrow_schema().names), stretches
 
 
-def _byte_stretches(path: Path, columns: Columns, unit_bytes: int) -> Iterator[tuple[int, int, int]]:
+def _byte_stretches(path: Path, unit_bytes: int) -> tuple[tuple[str, ...], list[Stretch]]:
     size = path.stat().st_size
-    row = next(_json_lines(path, 0, 1), None) if size else None
-    if row is not None:
-        _check_columns(path, list(row), columns)
-    for first in range(0, size, unit_bytes):
-        last = min(first + unit_bytes, size)
-        yield first, last, last - first
-
-
-def _check_columns(path: Path, names: list[str], columns: Columns) -> None:
-    if not set(names) & set(columns.names()):
-        raise UsageError(
-            f"{path} has none of the columns {', '.join(columns.names())} but {', '.join(names[:12])}: name its columns in "
-            "the recipe, or leave it out."
-        )
+    row = next(_json_lines(path, 0, 1), {}) if size else {}
+    stretches = [(first, min(first + unit_bytes, size)) for first in range(0, size, unit_bytes)]
+    return tuple(row), [(first, last, last - first) for first, last in stretches]
 
 
 def read_unit(unit: Unit, columns: Columns) -> Iterator[dict[str, Any]]:
