@@ -27,7 +27,14 @@ HEAVY = {
     "docker": {"sandboxes.engine"},
     "swebench": set[str](),
     "uv": {"agentdata.environments.locks"},
-    "torch": set[str](),
+    "torch": {"agentdata.midtrain.titan"},
+    "torchtitan": {"agentdata.midtrain.titan"},
+    "numpy": {
+        f"agentdata.midtrain.{name}"
+        for name in ("documents", "encoding", "export", "packed", "plan", "rows", "spool", "titan")
+    },
+    "tiktoken": {"agentdata.midtrain.encoding"},
+    "jinja2": {"agentdata.midtrain.rendering"},
     "vllm": set[str](),
     "openai": set[str](),
     "datasets": {"agentdata.evaluate.benchmark"},
@@ -35,7 +42,7 @@ HEAVY = {
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
-    "tokenizers": {"agentdata.tokens"},
+    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"},
     "git": {"agentdata.harvest.sources"},
     "duckdb": {"agentdata.datasets.look"},
     "huggingface_hub": {"agentdata.datasets.hub_errors", "agentdata.datasets.publish"},
@@ -50,6 +57,8 @@ HEAVY = {
         "agentdata.datasets.provenance",
         "agentdata.datasets.views",
         "agentdata.shards",
+        "agentdata.midtrain.export",
+        "agentdata.midtrain.inputs",
         "agentdata.environments.row_files",
         "agentdata.harvest.run",
         "agentdata.harvest.check",
