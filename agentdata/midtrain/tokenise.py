@@ -17,7 +17,7 @@ from agentdata.midtrain.spool import ARRAYS, ArrayFiles, SpoolWriter
 from agentdata.midtrain.tokenizer import read_tokenizer
 from agentdata.progress import Progress
 from agentdata.records import Rejected
-from agentdata.shards import ShardWriter, marker_path, write_whole
+from agentdata.shards import ShardWriter, arrow_schema, marker_path, write_whole
 from agentdata.stages import run_jobs
 
 MEGABYTE = 1 << 20
@@ -120,7 +120,7 @@ def _rejected(row: dict[str, Any], unit: Unit, number: int, error: RowError) -> 
 
 def _write_rejected(run: Path, unit: Unit, rejected: Sequence[Rejected]) -> None:
     if rejected:
-        writer = ShardWriter(run / "rejected" / f"part-{unit.name}.parquet", Rejected)
+        writer = ShardWriter(run / "rejected" / f"part-{unit.name}.parquet", arrow_schema(Rejected))
         for row in rejected:
             writer.write(row)
         writer.finish()
