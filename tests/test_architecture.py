@@ -29,7 +29,8 @@ HEAVY = {
     "uv": {"agentdata.environments.locks"},
     "torch": {"agentdata.midtrain.titan"},
     "torchtitan": {"agentdata.midtrain.titan"},
-    "numpy": {
+    "numpy": {f"agentdata.datasets.{name}" for name in ("gather", "plan", "views")}
+    | {
         f"agentdata.midtrain.{name}"
         for name in ("documents", "encoding", "export", "packed", "plan", "rows", "spool", "titan")
     },
@@ -45,7 +46,11 @@ HEAVY = {
     "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"},
     "git": {"agentdata.harvest.sources"},
     "duckdb": {"agentdata.datasets.look"},
-    "huggingface_hub": {"agentdata.datasets.hub_errors", "agentdata.datasets.publish"},
+    "huggingface_hub": {
+        "agentdata.datasets.hub_errors",
+        "agentdata.datasets.publish",
+        "agentdata.midtrain.tokenizer",
+    },
     "pyarrow": {
         "agentdata.datasets.build",
         "agentdata.datasets.card",
