@@ -66,7 +66,8 @@ def _told_alone(error: BaseException, repo: str) -> AgentdataError | None:
         return RunError(f"The Hub cannot be reached ({_short(text)}): see to the network. {KEPT}")
     if any(word in text.lower() for word in QUOTA):
         return _full(repo, text)
-    if type(error).__module__.startswith(("hf_xet", "huggingface_hub")) or "LFS batch API" in text:
+    # The protocol of large files raises plain errors.
+    if isinstance(error, RuntimeError | ValueError) or type(error).__module__.startswith("hf_xet"):
         return RunError(f"Uploading to {repo} failed: {_short(text)}. {KEPT}")
     return None
 
