@@ -298,7 +298,7 @@ def test_xet_sends_what_is_new_alone(hub: Hub, dataset: Path, tmp_path: Path, ru
 
 def test_xet_goes_on_after_a_fault(hub: Hub, dataset: Path, home: dict[str, str]) -> None:
     hub.faults.append(Fault("POST", "/v1/xorbs/", 403, times=99, message="no rights"))
-    finish(launch("publish", dataset, NAME, environment=home)).explains("the same command goes on")
+    finish(launch("publish", dataset, NAME, environment=home)).explains("may not write", "the same command goes on")
     hub.faults.clear()
     finish(launch("publish", dataset, NAME, environment=home)).succeeds()
     assert remote(hub) == local(dataset)
