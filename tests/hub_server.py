@@ -1,7 +1,7 @@
 """A Hub on this machine for the real client: repositories of datasets, large files, commits, downloads, and its faults.
 
-It speaks what `huggingface_hub` and `datasets` ask for: identity, creation, trees, the upload of large files by the
-protocol of Git LFS (the client's other protocol, Xet, is switched off by HF_HUB_DISABLE_XET), commits and resolved files.
+It speaks what `huggingface_hub` and `datasets` ask for: identity, creation, trees, commits, resolved files, and the upload
+of large files by both protocols: Xet, and that of Git LFS where HF_HUB_DISABLE_XET switches the first off.
 """
 
 import base64
@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +17,8 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+
+from tests import xet_store
 
 TOKEN = "hf_valid"
 USER = "owner"
@@ -89,6 +92,7 @@ class Hub:
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.large: dict[str, bytes] = {}
+        self.xorbs: dict[str, bytes] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.tokens = {TOKEN}
@@ -204,6 +208,10 @@ class Handler(BaseHTTPRequestHandler):
             ("POST", r"/api/datasets/([^/]+/[^/]+)/commit/(.+)", self._commit),
             ("POST", r"/api/datasets/([^/]+/[^/]+)/branch/(.+)", self._branch),
             ("POST", r"/datasets/([^/]+/[^/]+)\.git/info/lfs/objects/batch", self._batch),
+            ("GET", r"/api/datasets/([^/]+/[^/]+)/xet-write-token/(.+)", self._xet_token),
+            ("POST", r"/v1/xorb-grants/default/([0-9a-f]{64})", self._grant),
+            ("POST", r"/v1/xorbs/default/([0-9a-f]{64})", self._xorb),
+            ("POST", r"/v1/shards", self._shard),
             ("PUT", r"/large/([0-9a-f]{64})", self._upload),
             ("POST", r"/large/verify", self._verify),
             ("GET", r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self._resolve),
@@ -333,6 +341,24 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(body)
         there = self.hub.large.get(asked["oid"])
         self._json({}, 200 if there is not None and len(there) == asked["size"] else 404)
+
+    def _xet_token(self, name: str, revision: str, *, body: bytes) -> None:
+        if self._user() and self._repo(name, revision):
+            until = int(time.time()) + 3600
+            headers = {"X-Xet-Cas-Url": self.hub.url, "X-Xet-Access-Token": "x", "X-Xet-Token-Expiration": str(until)}
+            self._json({"casUrl": self.hub.url, "accessToken": "x", "exp": until}, 200, **headers)
+
+    def _grant(self, digest: str, *, body: bytes) -> None:
+        self._json({"error": "send it here"}, 404)
+
+    def _xorb(self, digest: str, *, body: bytes) -> None:
+        inserted = digest not in self.hub.xorbs
+        self.hub.xorbs[digest] = body
+        self._json({"was_inserted": inserted})
+
+    def _shard(self, *, body: bytes) -> None:
+        self.hub.large.update(xet_store.files(body, self.hub.xorbs))
+        self._json({"result": 1})
 
     def _branch(self, name: str, branch: str, *, body: bytes) -> None:
         if (found := self._repo(name)) and self._user():

@@ -361,4 +361,4 @@ def test_arguments_that_are_no_json_stay_text(tmp_path: Path, monkeypatch: pytes
     build(tmp_path / "dataset", run, overrides=["validation_share=0"])
     (row,) = datasets.load_dataset(str(tmp_path / "dataset"), "environmental-messages", split="train")
     assert row["messages"][2]["tool_calls"][0]["function"]["arguments"] == "{torn"
-    assert "1 calls have arguments that are no JSON" in (tmp_path / "dataset/README.md").read_text()
+    assert "1 `arguments` in `environmental-messages` are no JSON" in (tmp_path / "dataset/README.md").read_text()

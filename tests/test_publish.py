@@ -276,6 +276,34 @@ def test_a_dataset_that_is_not_whole(hub: Hub, dataset: Path) -> None:
     assert not hub.requests
 
 
+@pytest.fixture
+def home(hub: Hub, tmp_path: Path) -> dict[str, str]:
+    """Environment of a command that speaks Xet to the Hub."""
+    return {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+
+
+def test_xet_sends_what_is_new_alone(hub: Hub, dataset: Path, tmp_path: Path, run: Path, home: dict[str, str]) -> None:
+    finish(launch("publish", dataset, NAME, environment=home)).succeeds()
+    assert remote(hub) == local(dataset)
+    assert hub.xorbs
+    assert not hub.uploads()
+    before = set(hub.xorbs)
+    more = write_run(tmp_path / "more", {"messages": chats(prefix="new-")})
+    build(tmp_path / "bigger", run, more, overrides=SMALL)
+    finish(launch("publish", tmp_path / "bigger", NAME, environment=home)).succeeds()
+    assert remote(hub) == local(tmp_path / "bigger")
+    sent = sum(len(xorb) for name, xorb in hub.xorbs.items() if name not in before)
+    assert sent < 0.7 * sum(len(content) for content in local(tmp_path / "bigger").values())
+
+
+def test_xet_goes_on_after_a_fault(hub: Hub, dataset: Path, home: dict[str, str]) -> None:
+    hub.faults.append(Fault("POST", "/v1/xorbs/", 403, times=99, message="no rights"))
+    finish(launch("publish", dataset, NAME, environment=home)).explains("may not write", "the same command goes on")
+    hub.faults.clear()
+    finish(launch("publish", dataset, NAME, environment=home)).succeeds()
+    assert remote(hub) == local(dataset)
+
+
 LOAD = """
 import datasets
 loaded = datasets.load_dataset("owner/name", "contextual-messages", split="train")
@@ -286,8 +314,7 @@ print(len(loaded))
 """
 
 
-def test_the_command_publishes_and_datasets_reads_back(hub: Hub, dataset: Path, tmp_path: Path) -> None:
-    home = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
+def test_the_command_publishes_and_datasets_reads_back(hub: Hub, dataset: Path, home: dict[str, str]) -> None:
     done = finish(launch("publish", dataset, NAME, environment=home))
     done.succeeds()
     assert "Every file is there with its size and digest" in done.out

@@ -114,7 +114,7 @@ def _json_texts(config: Config) -> Sequence[str]:
     """Fields to be given as values: not the arguments where a model wrote some that are no JSON."""
     if "messages" not in config.schema.names:
         return ()
-    return [name for name in JSON_TEXTS if name != "arguments" or not config.facts.broken_json]
+    return [name for name in JSON_TEXTS if not config.facts.broken_json[name]]
 
 
 # Sections
@@ -160,9 +160,12 @@ def _loading(configs: Sequence[Config]) -> str:
             "With `datasets`, tools and arguments of calls come as values; in the Parquet files, as other readers "
             "show them, they are JSON text. `train` says which turns are trained on.\n\n"
         )
-    broken = sum(config.facts.broken_json for config in configs)
-    if broken:
-        text += f"{broken:,} calls have arguments that are no JSON: in configs with such calls they stay text.\n\n"
+    for config in configs:
+        for field, count in _ranked(config.facts.broken_json):
+            if count:
+                text += (
+                    f"{count:,} `{field}` in `{config.name}` are no JSON: there, they stay text for `datasets` too.\n\n"
+                )
     if any("segments" in config.schema.names for config in configs):
         text += "`segments` tile `text`: each has its first and last character (half open), its kind, and `train`.\n"
     return text
@@ -223,7 +226,7 @@ def _sources(configs: Sequence[Config], runs: Sequence[Run]) -> str:
     more = f"\n\nAnd {len(ranked) - MOST_SOURCES:,} more." if len(ranked) > MOST_SOURCES else ""
     return (
         f"{len(ranked):,} repositories. The commit is the one whose history was harvested; the dates are those of the "
-        "first and last change among the rows. Rows are summed over all configs.\n\n"
+        "first and last change among the rows. Rows are summed over the configs that tell a repository.\n\n"
         + _table(("repository", "rows", "licence", "commit", "changes"), rows)
         + more
     )

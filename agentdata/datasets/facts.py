@@ -64,15 +64,15 @@ class Facts:
     values: dict[str, Counter[str]] = field(default_factory=dict)
     """Rows by value, for each of the columns in COUNTED that the config has."""
     repositories: dict[str, Repository] = field(default_factory=dict)
-    broken_json: int = 0
-    """Arguments of tool calls that are no JSON, among those that were looked at."""
+    broken_json: Counter[str] = field(default_factory=Counter)
+    """Values of `tools` and `arguments` that should be JSON and are not, among those that were looked at."""
 
     def add(self, other: Self) -> None:
         self.rows += other.rows
         self.bytes += other.bytes
         self.tokens += other.tokens
         self.trained_tokens += other.trained_tokens
-        self.broken_json += other.broken_json
+        self.broken_json.update(other.broken_json)
         for column, counts in other.values.items():
             self.values.setdefault(column, Counter()).update(counts)
         for name, repository in other.repositories.items():
@@ -85,7 +85,7 @@ class Facts:
             "bytes": self.bytes,
             "tokens": self.tokens,
             "trained_tokens": self.trained_tokens,
-            "broken_json": self.broken_json,
+            "broken_json": dict(sorted(self.broken_json.items())),
             "values": {column: dict(sorted(counts.items())) for column, counts in sorted(self.values.items())},
             "repositories": {
                 name: vars(repository) | {"licences": dict(sorted(repository.licences.items()))}
@@ -100,7 +100,8 @@ class Facts:
             for name, values in found["repositories"].items()
         }
         values = {column: Counter(counts) for column, counts in found["values"].items()}
-        return cls(**{**found, "values": values, "repositories": repositories})
+        broken = Counter(found["broken_json"])
+        return cls(**{**found, "values": values, "repositories": repositories, "broken_json": broken})
 
 
 def total(parts: Iterable[Facts]) -> Facts:
@@ -121,8 +122,9 @@ def facts_of(rows: pa.Table, *, json_fields: bool = False) -> Facts:
             facts.values[column] = _counts(rows[column])
     if "repo" in names:
         facts.repositories = _repositories(rows)
-    if json_fields and "messages" in names:
-        facts.broken_json = sum(not _is_json(text) for text in _arguments(rows["messages"]))
+    if json_fields and {"messages", "tools"} <= names:
+        for name, texts in (("tools", rows["tools"].to_pylist()), ("arguments", _arguments(rows["messages"]))):
+            facts.broken_json[name] = sum(not _is_json(text) for text in texts)
     return facts
 
 
@@ -132,9 +134,9 @@ def _arguments(messages: "Column") -> list[str]:
     return found
 
 
-def _is_json(text: str) -> bool:
+def _is_json(text: str | None) -> bool:
     try:
-        json.loads(text)
+        json.loads(text or "")
     except ValueError:
         return False
     return True

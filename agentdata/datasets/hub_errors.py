@@ -1,10 +1,13 @@
 """What goes wrong between here and the Hub, told as one sentence with what to do."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agentdata.errors import AgentdataError, RunError, UsageError
 
+STATUS = re.compile(r"HTTP status \w+ error \((\d{3})")
+"""How the client of Xet tells a status."""
 KEPT = "Nothing is lost: the same command goes on."
 QUOTA = ("quota", "storage limit", "exceeded your", "out of storage", "payment required")
 GONE = (
@@ -62,11 +65,14 @@ def _told_alone(error: BaseException, repo: str) -> AgentdataError | None:
     if isinstance(error, HfHubHTTPError):
         return _by_status(error.response.status_code, str(error.server_message or error), repo)
     text = f"{type(error).__name__}: {error}"
+    if found := STATUS.search(text):
+        return _by_status(int(found[1]), "its storage did not say why", repo)
     if any(name in text for name in GONE) or isinstance(error, ConnectionError):
         return RunError(f"The Hub cannot be reached ({_short(text)}): see to the network. {KEPT}")
     if any(word in text.lower() for word in QUOTA):
         return _full(repo, text)
-    if type(error).__module__.startswith(("hf_xet", "huggingface_hub")) or "LFS batch API" in text:
+    # The protocol of large files raises plain errors.
+    if isinstance(error, RuntimeError | ValueError) or type(error).__module__.startswith("hf_xet"):
         return RunError(f"Uploading to {repo} failed: {_short(text)}. {KEPT}")
     return None
 
@@ -83,7 +89,7 @@ def _by_status(status: int, message: str, repo: str) -> AgentdataError:
     if status == 403:
         return UsageError(
             f"The token may not write to {repo} ({said}): use a token with write access to that owner, or another "
-            f"owner. {KEPT}"
+            f"owner, and see that its storage is not full. {KEPT}"
         )
     if status == 404:
         return UsageError(f"{repo} is not there, or the token may not see it ({said}): check the name and the token.")
