@@ -33,7 +33,7 @@ HEAVY = {
         for name in ("documents", "encoding", "export", "packed", "plan", "rows", "spool", "titan")
     },
     "tiktoken": {"agentdata.midtrain.encoding"},
-    "jinja2": {"agentdata.midtrain.rendering"},
+    "jinja2": {"agentdata.midtrain.templates"},
     "vllm": set[str](),
     "datasets": {"agentdata.evaluate.benchmark"},
     "ray": {"agentdata.stages"},
