@@ -35,7 +35,7 @@ HEAVY = {
         for name in ("documents", "encoding", "export", "packed", "plan", "rows", "spool", "titan")
     },
     "tiktoken": {"agentdata.midtrain.encoding"},
-    "jinja2": {"agentdata.midtrain.rendering"},
+    "jinja2": {"agentdata.midtrain.templates"},
     "vllm": set[str](),
     "openai": set[str](),
     "datasets": {"agentdata.evaluate.benchmark"},

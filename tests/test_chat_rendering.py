@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from tokenizers import Tokenizer
 from agentdata.errors import UsageError
 from agentdata.midtrain.documents import Document, DocumentMaker
 from agentdata.midtrain.encoding import Choice, make_encoder
-from agentdata.midtrain.recipe import Columns
-from agentdata.midtrain.rendering import MaskPolicy, RowError, Template, make_template, render_chat, render_text
+from agentdata.midtrain.recipe import Columns, MaskPolicy
+from agentdata.midtrain.rendering import render_chat, render_text
+from agentdata.midtrain.templates import RowError, Template, make_template
 from agentdata.midtrain.tokenizer import read_tokenizer
 from tests.tokenizers_of_kinds import CHATML, FORGETFUL, write_tokenizer
 
@@ -171,13 +173,41 @@ def test_kinds_tell_edits_from_other_turns(folder: Path) -> None:
     assert len(document.cuts) == 4
 
 
-def test_a_template_that_rewrites_what_was_seen_is_refused(tmp_path: Path) -> None:
+def test_a_template_that_loses_reasoning_is_refused(tmp_path: Path) -> None:
     made = maker(write_tokenizer(tmp_path, template=FORGETFUL))
-    with pytest.raises(RowError) as refused:
-        made.make(
-            {"messages": [say("user", "go"), say("assistant", "one"), say("user", "on"), say("assistant", "two")]}
-        )
-    assert refused.value.reason == "template-rewrites"
+    thought = say("assistant", "one", reasoning_content="why")
+    with pytest.raises(RowError, match="reasoning of message 2 is lost"):
+        made.make({"messages": [say("user", "go"), thought, say("user", "on"), say("assistant", "two")]})
+
+
+def test_of_a_prompt_that_opens_a_thought_only_what_the_turn_has_too_is_prompt(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    made = maker(write_tokenizer(tmp_path, template=FORGETFUL))
+    document = made.make(
+        {"messages": [say("user", "go"), say("assistant", "one"), say("user", "on"), say("assistant", "two")]}
+    )
+    assert shown(document, tokenizer) == ["one<|im_end|>", "two<|im_end|>"]
+
+
+def test_a_template_that_joins_messages_makes_one_turn_of_them() -> None:
+    template = Template(
+        "{% if messages | length == 1 %}{{ raise_exception('no user') }}{% endif %}"
+        "{{ messages[0].content }}{% for m in messages[1:] %}[{{ m.role }}:{{ m.content }}]{% endfor %}"
+    )
+    row = {"messages": [say("system", "s"), say("user", "u"), say("assistant", "a")]}
+    spans = render_chat(row, "messages", template, "trained-only").spans
+    assert [(span.text, span.kind) for span in spans if span.text] == [
+        ("s[user:u]", "user"),
+        ("[assistant:a]", "assistant"),
+    ]
+
+
+def test_a_template_is_told_the_day_of_the_recipe(folder: Path) -> None:
+    files = read_tokenizer(str(folder))
+    template = Template("{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}", today=date(2026, 1, 2))
+    assert template.render([say("user", "x")], []) == "02 Jan 2026x"
+    assert make_template(files).today is None
 
 
 def test_a_turn_that_was_seen_otherwise_is_refused(folder: Path) -> None:

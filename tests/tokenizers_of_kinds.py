@@ -40,9 +40,9 @@ FORGETFUL = """\
 {%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}
 {%- if message.reasoning_content and loop.last %}{{- '<think>' + message.reasoning_content + '</think>' }}{%- endif %}
 {{- message.content + '<|im_end|>\\n' }}{%- endfor %}
-{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' + (messages | length | string) }}{%- endif %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>' }}{%- endif %}
 """
-"""A template whose generation prompt is not what it later writes."""
+"""A template that opens a thought in its generation prompt and drops thoughts from all turns but the last."""
 
 
 def _texts() -> Iterator[str]:

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from agentdata.midtrain.encoding import Encoder, Ids
-from agentdata.midtrain.recipe import Columns
-from agentdata.midtrain.rendering import MaskPolicy, Rendered, Row, RowError, Span, Template, render_chat, render_text
+from agentdata.midtrain.recipe import Columns, MaskPolicy
+from agentdata.midtrain.rendering import Rendered, Span, render_chat, render_text
+from agentdata.midtrain.templates import Row, RowError, Template
 
 MASKS = ("mask", "loss_mask", "assistant_masks", "labels")
 """Columns beside stored ids that say what is trained; labels do by not being -100."""

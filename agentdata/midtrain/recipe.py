@@ -1,11 +1,13 @@
 """The numbers of a packing, as a record."""
 
+from datetime import date
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from agentdata.midtrain.rendering import MaskPolicy
 from agentdata.records import Record
+
+MaskPolicy = Literal["all", "trained-only"]
 
 
 class Columns(Record):
@@ -57,6 +59,8 @@ class PackRecipe(Record):
     """File of a template that takes the place of the tokenizer's own."""
     template_variables: dict[str, Any] = Field(default_factory=dict)
     """Further variables of the template, such as enable_thinking."""
+    template_date: date | None = None
+    """The day that the template is told, for templates that ask for one."""
     mask: MaskPolicy = "trained-only"
     """`trained-only` follows the rows' own marks; without any, all of a text and the assistant's turns are trained."""
     document_end: str = "auto"

@@ -1,43 +1,32 @@
 """A row of a dataset to spans: stretches of text that know their kind and whether they are trained on.
 
 `text` rows are cut at their segments, `messages` rows go through the model's chat template. Each message's rendering must
-extend the one before, so that what is trained follows what the policy saw; where a template rewrites what came before,
-the row is rejected. Two rules cover what templates are known to do at the end of a rendering:
+extend the one before, so that what is trained follows what the policy saw; where a template rewrites what came before, the
+row is rejected. Three rules cover what templates are known to do at the borders:
 
-- messages of tools that follow one another are one turn, since templates join them;
+- messages that a template joins, as it does with results of tools that follow one another, are one turn; it is trained
+  where all of them are;
 - a turn of the assistant ends with what the template puts behind the first one when nothing follows: templates write a
-  last turn otherwise than the same turn in the middle. The rendering of what follows must extend it all the same.
-
-A turn of the assistant is trained from behind the generation prompt to the special token that ends it.
+  last turn otherwise than the same turn in the middle. The rendering of what follows must extend it all the same, and
+  reasoning must not be lost;
+- a turn of the assistant is trained from behind the generation prompt to the special token that ends it. Of a prompt that
+  goes on otherwise than the turn, as with an opened thought, only what both have in common counts as prompt.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
-from agentdata.errors import UsageError
-from agentdata.midtrain.tokenizer import TokenizerFiles
-
-MaskPolicy = Literal["all", "trained-only"]
-Row = Mapping[str, Any]
+from agentdata.midtrain.recipe import MaskPolicy
+from agentdata.midtrain.templates import JSON, Row, RowError, Template
 
 EDITS = ("create", "insert", "str_replace")
 """Commands of the editor's tool that write."""
 PRIVATE = range(0xE000, 0xF900)
 """Code points that mean nothing by themselves: one of them is put into texts of special tokens that stand in content."""
-DICT_NAMES = frozenset(dir(dict))
-ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-
-class RowError(Exception):
-    """A row cannot be rendered. `reason` is the short word that is counted."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -58,117 +47,6 @@ class Rendered:
     """Whether a chat template wrote the text: only then the texts of special tokens stand for these tokens."""
     mark: str = ""
     """Character that is put into the texts of special tokens which stand in content, to be taken out again."""
-
-
-@dataclass(frozen=True)
-class Template:
-    """A chat template, as `transformers` runs it, but for the date of today, which templates then have fixed."""
-
-    source: str
-    tokens: Mapping[str, str] = field(default_factory=dict)
-    """Texts of the special tokens by role."""
-    specials: tuple[str, ...] = ()
-    """Texts of all special tokens."""
-    variables: Mapping[str, Any] = field(default_factory=dict)
-    """Further variables of the template, such as enable_thinking."""
-
-    @cached_property
-    def _compiled(self) -> Any:
-        return _environment().from_string(self.source)
-
-    def check(self) -> None:
-        """Raise UsageError for a template that cannot be read."""
-        from jinja2.exceptions import TemplateSyntaxError
-
-        try:
-            _ = self._compiled
-        except TemplateSyntaxError as error:
-            raise UsageError(f"The chat template is wrong in line {error.lineno}: {error.message}.") from error
-
-    @cached_property
-    def special(self) -> "re.Pattern[str]":
-        """Finds special tokens."""
-        texts = sorted(filter(None, self.specials), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, texts)) if texts else r"(?!)")
-
-    def render(self, messages: Sequence[Row], tools: Sequence[Row], *, prompt: bool = False) -> str:
-        """The text of a conversation, with the generation prompt at its end where that is asked. Raises RowError."""
-        from jinja2.exceptions import TemplateError
-
-        given = {**self.tokens, **self.variables, "messages": messages, "tools": tools or None, "documents": None}
-        try:
-            return str(self._compiled.render(**given, add_generation_prompt=prompt))
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
-            words = " ".join(str(error).split())[:200]
-            raise RowError("template-fails", f"{type(error).__name__}: {words}") from error
-
-
-def make_template(files: TokenizerFiles, variables: Mapping[str, Any] | None = None) -> Template:
-    """The chat template of a tokenizer."""
-    return Template(
-        source=files.chat_template,
-        tokens={role: files.special(role) for role in ROLES if files.special(role)},
-        specials=tuple(token.text for token in files.added if token.special),
-        variables=variables or {},
-    )
-
-
-@cache
-def _environment() -> Any:
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
-    from jinja2.runtime import LoopContext
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from jinja2.utils import Namespace
-
-    class Generation(Extension):
-        """`{% generation %}` only says what an assistant wrote; its body is rendered as it is."""
-
-        tags = {"generation"}  # noqa: RUF012 - the library's own way
-
-        def parse(self, parser: Parser) -> list[nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def fail(message: str) -> None:
-        raise ValueError(message)
-
-    class Environment(ImmutableSandboxedEnvironment):
-        """Asks no question about fields of messages and of loops, which are most of what a template reads."""
-
-        def getattr(self, obj: Any, attribute: str) -> Any:
-            if type(obj) is dict and attribute not in DICT_NAMES:
-                return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
-            if type(obj) in (LoopContext, Namespace) and not attribute.startswith("_") and hasattr(obj, attribute):
-                return getattr(obj, attribute)
-            return super().getattr(obj, attribute)
-
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"])
-    environment.filters["tojson"] = JSON.to_json
-    environment.globals["raise_exception"] = fail
-    return environment
-
-
-class JsonMemory:
-    """JSON of the objects of one conversation, which is rendered many times over."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, str], tuple[Any, str]] = {}
-
-    def clear(self) -> None:
-        self._known.clear()
-
-    def to_json(self, value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-        """JSON as chat templates expect it: not escaped for HTML."""
-        key = id(value), f"{ensure_ascii} {indent} {options}"
-        if key not in self._known:
-            # The object is kept with its JSON, so that no other can come to have its id.
-            self._known[key] = value, json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-        return self._known[key][1]
-
-
-JSON = JsonMemory()
 
 
 def render_text(row: Row, column: str, policy: MaskPolicy) -> Rendered:
@@ -289,32 +167,34 @@ class _Conversation:
         whole = self.template.render(self.messages, self.tools)
         place = first = 0
         for last in range(len(self.messages)):
-            if self._goes_on(last):
-                continue
             end = self._end(whole, place, last)
-            yield from self._turn(whole, place, end, first, last)
-            place, first = end, last + 1
-        if place < len(whole):
-            yield Span(whole[place:], "context", self.policy == "all")
+            if end is not None:
+                yield from self._turn(whole, place, end, first, last)
+                place, first = end, last + 1
 
-    def _goes_on(self, last: int) -> bool:
-        """Whether the turn of a tool goes on with the next message."""
-        roles = [message["role"] for message in self.messages[last : last + 2]]
-        return roles == ["tool", "tool"]
-
-    def _end(self, whole: str, place: int, last: int) -> int:
-        """Where the rendering of the messages up to one ends in the whole."""
+    def _end(self, whole: str, place: int, last: int) -> int | None:
+        """Where the rendering of the messages up to one ends in the whole; None where it is joined with the next."""
         if last + 1 == len(self.messages):
             return len(whole)
         role, following = (message["role"] for message in self.messages[last : last + 2])
+        if role == following == "tool":
+            return None
         if role == "assistant" != following and self._ending:
             end = whole.find(self._ending, place)
             if end >= 0:
                 return end + len(self._ending)
-        until = self.template.render(self.messages[: last + 1], self.tools)
-        if len(until) < place or not whole.startswith(until):
-            raise RowError("template-rewrites", f"message {last + 1} ({role}) is rendered otherwise once others follow")
-        return len(until)
+        joined = "assistant" not in (role, following)
+        try:
+            until = self.template.render(self.messages[: last + 1], self.tools)
+        except RowError:
+            if joined:
+                return None
+            raise
+        if len(until) >= place and whole.startswith(until):
+            return len(until)
+        if joined:
+            return None
+        raise RowError("template-rewrites", f"message {last + 1} ({role}) is rendered otherwise once others follow")
 
     @cached_property
     def _ending(self) -> str:
@@ -330,7 +210,9 @@ class _Conversation:
         if message["role"] != "assistant":
             yield Span(whole[place:end], message["role"], train)
             return
-        start = place + len(self._opening(whole, place, first))
+        if message.get("reasoning_content", "").strip() not in whole[place:end]:
+            raise RowError("template-rewrites", f"the reasoning of message {last + 1} is lost once others follow")
+        start = place + self._opening(whole, place, first)
         marks = list(self.template.special.finditer(whole, start, end))
         stop = marks[-1].end() if marks else end
         around = self.policy == "all"
@@ -348,11 +230,19 @@ class _Conversation:
             self.template.render(before, self.tools)
         )
 
-    def _opening(self, whole: str, place: int, first: int) -> str:
-        """The generation prompt that stands before a turn of the assistant."""
-        if not whole.startswith(self._prompt, place):
+    def _opening(self, whole: str, place: int, first: int) -> int:
+        """Length of the generation prompt that stands before a turn of the assistant."""
+        if whole.startswith(self._prompt, place):
+            return len(self._prompt)
+        common = _common_length(self._prompt, whole[place : place + len(self._prompt)])
+        marks = list(self.template.special.finditer(self._prompt))
+        if not marks or common < marks[-1].end():
             raise RowError("template-rewrites", f"message {first + 1} does not begin with the generation prompt")
-        return self._prompt
+        return common
+
+
+def _common_length(one: str, two: str) -> int:
+    return next((place for place, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
 
 
 def _kind(message: Row) -> str:

@@ -18,9 +18,9 @@ from agentdata.midtrain.ledger import Ledger, TokenKind
 from agentdata.midtrain.packed import PADDING, PackManifest, read_pack_manifest
 from agentdata.midtrain.plan import Plan, PlannedUnit, make_plan
 from agentdata.midtrain.recipe import PackRecipe
-from agentdata.midtrain.rendering import make_template
 from agentdata.midtrain.rows import WrittenRows, write_all_rows
 from agentdata.midtrain.setting import Setting, make_setting, special_ids
+from agentdata.midtrain.templates import make_template
 from agentdata.midtrain.tokenise import MEGABYTE, tokenise
 from agentdata.midtrain.tokenizer import TokenizerFiles, read_tokenizer
 from agentdata.records import Count
@@ -58,7 +58,7 @@ def _check_template(files: TokenizerFiles, recipe: PackRecipe, units: Sequence[U
                     f"{unit.path} holds conversations and the tokenizer {files.name!r} has no chat template: set "
                     "chat_template to a file."
                 )
-            make_template(files, recipe.template_variables).check()
+            make_template(files, recipe.template_variables, recipe.template_date).check()
             return
 
 

@@ -11,9 +11,9 @@ from agentdata.errors import AgentdataError, explain_os_error
 from agentdata.midtrain.documents import DocumentMaker, described
 from agentdata.midtrain.encoding import make_encoder
 from agentdata.midtrain.inputs import Unit, read_unit
-from agentdata.midtrain.rendering import RowError, make_template
 from agentdata.midtrain.setting import Setting
 from agentdata.midtrain.spool import ARRAYS, ArrayFiles, SpoolWriter
+from agentdata.midtrain.templates import RowError, make_template
 from agentdata.midtrain.tokenizer import read_tokenizer
 from agentdata.progress import Progress
 from agentdata.records import Rejected
@@ -103,7 +103,7 @@ def _tools(setting: Setting) -> Any:
     if setting.run not in _TOOLS:
         recipe = setting.recipe
         files = read_tokenizer(recipe.tokenizer, recipe.chat_template)
-        template = make_template(files, recipe.template_variables)
+        template = make_template(files, recipe.template_variables, recipe.template_date)
         _TOOLS[setting.run] = make_encoder(files, setting.choice), template
     return _TOOLS[setting.run]
 
