@@ -236,8 +236,8 @@ def test_the_official_harness_grades_exported_tasks_as_we_do(larder: tuple[Envir
     solved, left = (renamed(triple, f"toy__calc-{number}") for number in (1, 2))
     patches = {solved[0].id: solved[2].patch, left[0].id: BLANK}
     assert not write_rows(tmp_path / ROWS, [solved, left]).rejected
-    official = run_official(tmp_path, "model", patches, 2, 60).outcomes
-    ours = run_ours([solved, left], patches, 2, 60).outcomes
+    official = run_official(tmp_path, "model", patches, 2, 300).outcomes
+    ours = run_ours([solved, left], patches, 2, 300).outcomes
     for outcomes in (official, ours):
         assert [outcomes[name].resolved for name in patches] == [True, False], (official, ours)
 
