@@ -11,9 +11,10 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from agentdata.datasets.hub_metadata import licence_field, size_category
-from agentdata.records import Record, Trajectory, Verdict
-from tests.assembled import REPOSITORIES, TOOLS, build, chat, chats, source, task, text, write_run
+from agentdata.records import Record
+from tests.assembled import REPOSITORIES, build, chat, chats, source, task, text, write_run
 from tests.histories import History
+from tests.rollouts import attempt
 from tests.runs import agentdata
 
 
@@ -177,18 +178,15 @@ def test_nothing_of_the_machine_is_told(tmp_path: Path) -> None:
 
 
 def test_models_and_their_sampling(tmp_path: Path) -> None:
-    attempt = Trajectory(
-        id="a-1/0", task="a-1", repo="a/one", base_commit="1" * 40, licence="MIT", attempt=0, seed=0, model="some-model",
-        sampling='{"temperature": 0.7}', scaffold="editor", scaffold_version="1", tools=TOOLS, prompt=(), steps=(),
-        stop="submitted", submission="", verdict=Verdict(task="a-1", resolved=True, reason="resolved"), seconds=1.0,
-        created_at="2025-01-01T00:00:00+00:00", generator="agentdata test",
-    )  # fmt: skip
     samples = [chat("x", "a/one", kind="environmental", policy="some-model", verdict="resolved", stop="submitted")]
-    run = write_run(tmp_path / "run", {"messages": samples, "trajectories": [attempt]})
+    run = write_run(
+        tmp_path / "run", {"messages": samples, "trajectories": [attempt(), attempt(number=1, resolved=False)]}
+    )
     build(tmp_path / "dataset", run)
     made = section((tmp_path / "dataset/README.md").read_text(), "How the rows were made")
     assert table_in(made, "model") == [
-        {"model": "some-model", "sampling": '{"temperature": 0.7}', "scaffold": "editor 1", "attempts": "1"}
+        {"model": "tiny", "sampling": '{"temperature":0.7}', "scaffold": "editor 1", "attempts": "2"}
     ]
     assert "| resolved | `environmental-messages` | 1 |" in made
+    assert "| tests-failed | `trajectories` | 1 |" in made
     assert "No part" not in made
