@@ -12,6 +12,7 @@ from agentdata.environments.recipe import EnvironmentRecipes
 from agentdata.errors import UsageError
 from agentdata.harvest.languages import LANGUAGES
 from agentdata.harvest.recipe import HarvestRecipe
+from agentdata.midtrain.recipe import PackRecipe
 from agentdata.records import Record
 from agentdata.rollouts.recipe import RolloutRecipe
 from agentdata.rollouts.scaffold import Scaffold
@@ -20,7 +21,7 @@ from agentdata.rollouts.view import ViewRecipe
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-OTHERS = ("dataset", "environments", "environmental", "environmental-view", "evaluate")
+OTHERS = ("dataset", "environments", "environmental", "environmental-view", "evaluate", "pack")
 """Recipes of other commands than a harvest's."""
 Fitted = TypeVar("Fitted", bound=Record)
 
@@ -50,6 +51,16 @@ def load_environments(name: str) -> EnvironmentRecipes:
 def scaffolds() -> list[str]:
     """Names of the scaffolds that come with the toolkit."""
     return sorted(path.stem for path in (HERE / "scaffolds").glob("*.yaml"))
+
+
+def load_pack(name: str, overrides: Sequence[str] = ()) -> PackRecipe:
+    """How rows are packed, by name or path, over the built-in values, with overrides. Raises UsageError."""
+    path, values = _read(name)
+    _, built_in = _read("pack")
+    values = {**built_in, **values}
+    for override in overrides:
+        _override(values, override)
+    return _fitted(path, values, PackRecipe)
 
 
 def load_scaffold(name: str) -> Scaffold:

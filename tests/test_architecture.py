@@ -27,7 +27,15 @@ HEAVY = {
     "docker": {"sandboxes.engine"},
     "swebench": set[str](),
     "uv": {"agentdata.environments.locks"},
-    "torch": set[str](),
+    "torch": {"agentdata.midtrain.titan"},
+    "torchtitan": {"agentdata.midtrain.titan"},
+    "numpy": {f"agentdata.datasets.{name}" for name in ("gather", "plan", "views")}
+    | {
+        f"agentdata.midtrain.{name}"
+        for name in ("documents", "encoding", "export", "packed", "plan", "rows", "spool", "titan")
+    },
+    "tiktoken": {"agentdata.midtrain.encoding"},
+    "jinja2": {"agentdata.midtrain.templates"},
     "vllm": set[str](),
     "openai": set[str](),
     "datasets": {"agentdata.evaluate.benchmark"},
@@ -35,10 +43,14 @@ HEAVY = {
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
-    "tokenizers": {"agentdata.tokens"},
+    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"},
     "git": {"agentdata.harvest.sources"},
     "duckdb": {"agentdata.datasets.look"},
-    "huggingface_hub": {"agentdata.datasets.hub_errors", "agentdata.datasets.publish"},
+    "huggingface_hub": {
+        "agentdata.datasets.hub_errors",
+        "agentdata.datasets.publish",
+        "agentdata.midtrain.tokenizer",
+    },
     "pyarrow": {
         "agentdata.datasets.build",
         "agentdata.datasets.card",
@@ -51,6 +63,8 @@ HEAVY = {
         "agentdata.datasets.provenance",
         "agentdata.datasets.views",
         "agentdata.shards",
+        "agentdata.midtrain.export",
+        "agentdata.midtrain.inputs",
         "agentdata.environments.row_files",
         "agentdata.harvest.run",
         "agentdata.harvest.check",

@@ -330,6 +330,18 @@ def test_programs_of_the_policy_are_not_run(in_container: Callable[[str], str]) 
 
 
 @pytest.mark.docker
+def test_what_the_image_has_beside_the_commit_is_recorded(engine: Engine, base: str) -> None:
+    with engine.open(gradetoy.image(engine, base)) as sandbox:
+        sandbox.run(
+            "echo '*.log' > .gitignore; echo 1 > a; echo 1 > b.log; echo '#' >> calc/core.py", workdir="/testbed"
+        )
+        baseline = Baseline(sandbox)
+        assert baseline.diff() == ""
+        sandbox.run("echo 2 > a; echo 2 > b.log; echo 2 > c.log", workdir="/testbed")
+        assert sorted(file.path for file in split(baseline.diff())) == ["a", "b.log", "c.log"]
+
+
+@pytest.mark.docker
 def test_a_policy_that_leaves_no_room_exceeded_a_limit(engine: Engine, base: str) -> None:
     with engine.open(gradetoy.image(engine, base), limits=Limits(processes=40)) as sandbox:
         baseline = Baseline(sandbox)

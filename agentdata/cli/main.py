@@ -14,6 +14,7 @@ from agentdata.cli import (
     evaluate,
     harvest,
     look,
+    pack,
     publish,
     rollouts,
     runs,
@@ -43,6 +44,7 @@ app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(runs.app, name="runs")
 app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
+app.command("pack")(pack.pack)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)

@@ -70,6 +70,7 @@ echo $work
 """
 """What the policy's commands may not read, they may make readable."""
 IGNORED = r"""
+: > $work/ignored || exit 9
 GIT_DIR=$base/git GIT_WORK_TREE=$base/rules git check-ignore --no-index -z --stdin < $work/new > $work/ignored || [ $? = 1 ]
 """
 RECORD = r"""
@@ -105,7 +106,7 @@ class Baseline:
         self._place = place
         self._base = self._run(BEGIN + LIST, user="0:0")
         tracked = _paths(self._sandbox.read(f"{self._base}/known"))
-        self._known = frozenset(self._choose(self._base, frozenset(tracked)))
+        self._known = frozenset(self._choose(self._base, frozenset(tracked), user="0:0"))
         self._tree = self._run(RECORD + KEEP, work=self._base, user="0:0")
 
     def diff(self) -> str:
@@ -132,14 +133,14 @@ class Baseline:
         self._run("rm -rf $work", work=work)
         return diff.decode()
 
-    def _choose(self, work: str, known: frozenset[bytes]) -> list[bytes]:
+    def _choose(self, work: str, known: frozenset[bytes], *, user: str = "") -> list[bytes]:
         """Write down for git which paths are recorded and which are not there any more; those that are recorded."""
         found = dict(_sized(entry) for entry in _paths(self._sandbox.read(f"{work}/all")))
         small = [path for path, size in found.items() if size <= MOST_FILE_BYTES]
         new = [path for path in small if path not in known and not is_product(path, known)]
         if new:
             self._write(f"{work}/new", new)
-            self._run(IGNORED, work=work)
+            self._run(IGNORED, work=work, user=user)
             ignored = set(_paths(self._sandbox.read(f"{work}/ignored")))
             new = [path for path in new if path not in ignored]
         kept = [path for path in small if path in known] + new

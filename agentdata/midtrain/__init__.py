@@ -1,0 +1,1 @@
+"""Samples to tokens, tokens to packed rows, packed rows to a checkpoint."""
