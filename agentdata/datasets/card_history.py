@@ -95,7 +95,7 @@ def _limits_found(configs: Sequence[Config], runs: Sequence[Run]) -> Iterator[st
     if estimated:
         yield "Token counts are estimates by length; a tokenizer will count differently."
     if "decontamination" not in stages:
-        yield "Texts were not compared with those of benchmarks: repositories are left out by name and root commit alone."
+        yield "Texts were not compared with those of benchmarks."
     if not {"near-duplicates", "duplicates"} & stages:
         yield "Near-duplicates were not looked for, only equal ids."
     if "secrets" not in stages:
