@@ -54,6 +54,7 @@ HEAVY = {
     "pyarrow": {
         "agentdata.datasets.build",
         "agentdata.datasets.card",
+        "agentdata.datasets.config",
         "agentdata.datasets.facts",
         "agentdata.datasets.gather",
         "agentdata.datasets.hub_metadata",

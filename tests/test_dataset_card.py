@@ -14,6 +14,7 @@ from agentdata.datasets.hub_metadata import licence_field, size_category
 from agentdata.records import Record
 from tests.assembled import REPOSITORIES, build, chat, chats, source, task, text, write_run
 from tests.histories import History
+from tests.rollouts import attempt
 from tests.runs import agentdata
 
 
@@ -174,3 +175,18 @@ def test_nothing_of_the_machine_is_told(tmp_path: Path) -> None:
     agentdata("dataset", "build", "run", "-o", "dataset", cwd=tmp_path).succeeds()
     assert "secret-place" not in (tmp_path / "dataset/README.md").read_text()
     assert "secret-place" not in (tmp_path / "dataset/manifest.json").read_text()
+
+
+def test_models_and_their_sampling(tmp_path: Path) -> None:
+    samples = [chat("x", "a/one", kind="environmental", policy="some-model", verdict="resolved", stop="submitted")]
+    run = write_run(
+        tmp_path / "run", {"messages": samples, "trajectories": [attempt(), attempt(number=1, resolved=False)]}
+    )
+    build(tmp_path / "dataset", run)
+    made = section((tmp_path / "dataset/README.md").read_text(), "How the rows were made")
+    assert table_in(made, "model") == [
+        {"model": "tiny", "sampling": '{"temperature":0.7}', "scaffold": "editor 1", "attempts": "2"}
+    ]
+    assert "| resolved | `environmental-messages` | 1 |" in made
+    assert "| tests-failed | `trajectories` | 1 |" in made
+    assert "No part" not in made

@@ -12,13 +12,13 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 
 from agentdata import __version__
-from agentdata.datasets.card import Config, write_card
+from agentdata.datasets.card import write_card
+from agentdata.datasets.config import Config
 from agentdata.datasets.facts import Facts, facts_of
 from agentdata.datasets.gather import BucketWindows, DirectWindows, Windows
 from agentdata.datasets.inputs import Run, open_runs, repositories_of_tasks, shards_of, view_schema
@@ -86,38 +86,25 @@ def _configuration(runs: Sequence[Run], recipe: DatasetRecipe, command: str) -> 
 def _write_config(output: Path, plan: Plan, workers: int) -> Config:
     """Write what is owed of a config and tell what it holds."""
     owed = [shard for shard in plan.shards if not marker_path(output, _unit(shard)).exists()]
-    done = sum(_rows(plan, shard) for shard in plan.shards if shard not in owed)
-    with Progress(f"writing {plan.view.config}", plan.rows, done=done, unit="rows") as progress, _stopping() as stop:
+    left = sum(_rows(plan, shard) for shard in owed)
+    with Progress(f"writing {plan.view.config}", plan.rows, done=plan.rows - left, unit="rows") as progress:
         if owed:
-            windows = _windows(output, plan, owed, stop)
-            for rows in _write_shards(output, plan, windows, owed, workers, stop):
+            for rows in _write_shards(output, plan, _windows(output, plan, owed), owed, workers):
                 progress.advance(rows)
     shutil.rmtree(output / BUCKETS, ignore_errors=True)
     return _read_back(output, plan)
 
 
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that is set when the block is left by an error or Ctrl-C."""
-    stop = threading.Event()
-    try:
-        yield stop
-    except BaseException:
-        stop.set()
-        raise
-
-
-def _windows(output: Path, plan: Plan, owed: Sequence[PlannedShard], stop: threading.Event) -> Windows:
+def _windows(output: Path, plan: Plan, owed: Sequence[PlannedShard]) -> Windows:
     # Asked of the whole plan, so that a continued build reads as it did at first.
-    if lies_together(plan):
-        return DirectWindows(plan)
-    return BucketWindows(plan, owed, output / BUCKETS, stop)
+    return DirectWindows(plan) if lies_together(plan) else BucketWindows(plan, owed, output / BUCKETS)
 
 
 def _write_shards(
-    output: Path, plan: Plan, windows: Windows, owed: Sequence[PlannedShard], workers: int, stop: threading.Event
+    output: Path, plan: Plan, windows: Windows, owed: Sequence[PlannedShard], workers: int
 ) -> Iterator[int]:
     """Write shards beside each other; gives the rows of each that is finished."""
+    stop = threading.Event()
     with ThreadPoolExecutor(max_workers=workers) as pool:
         futures: list[Future[int]] = [pool.submit(_write_shard, output, plan, windows, shard, stop) for shard in owed]
         try:

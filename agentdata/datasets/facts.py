@@ -148,6 +148,8 @@ def _sum(rows: pa.Table, name: str) -> int:
 
 def _counts(column: "Column") -> Counter[str]:
     values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    if pa.types.is_struct(column.type):  # a verdict, of which samples hold the reason alone
+        values = pc.struct_field(column, "reason")
     return Counter({entry["values"].as_py(): entry["counts"].as_py() for entry in pc.value_counts(values)})
 
 

@@ -7,7 +7,6 @@ one bucket for each window.
 
 import contextlib
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -98,7 +97,7 @@ def _arranged(rows: Numbers, index: Index, pieces: list[int], held: dict[int, pa
 class BucketWindows:
     """One file for each window, filled in one pass over the runs; read once, in any order."""
 
-    def __init__(self, plan: Plan, shards: Sequence[PlannedShard], folder: Path, stop: threading.Event) -> None:
+    def __init__(self, plan: Plan, shards: Sequence[PlannedShard], folder: Path) -> None:
         self.plan = plan
         self.folder = folder
         shutil.rmtree(folder, ignore_errors=True)
@@ -108,9 +107,9 @@ class BucketWindows:
         for shard in shards:
             self._first[shard.path] = len(windows)
             windows += shard.windows
-        self._fill(windows, stop)
+        self._fill(windows)
 
-    def _fill(self, windows: Sequence[Numbers], stop: threading.Event) -> None:
+    def _fill(self, windows: Sequence[Numbers]) -> None:
         index = self.plan.index
         bucket_of = np.full(len(index.kept), -1, np.int32)
         for number, rows in enumerate(windows):
@@ -118,8 +117,6 @@ class BucketWindows:
         pending: list[tuple[pa.Table, npt.NDArray[np.int32]]] = []
         with Shelf(index, self.plan.schema.names) as shelf:
             for number, piece in enumerate(index.pieces):
-                if stop.is_set():
-                    return
                 start = index.starts[number]
                 pending.append((shelf.read(number), bucket_of[start : start + piece.rows]))
                 if sum(table.nbytes for table, _ in pending) >= PENDING_BYTES:

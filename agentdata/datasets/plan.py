@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from agentdata.datasets.inputs import TABLES, Run, shards_of, view_schema
 from agentdata.datasets.recipe import DatasetRecipe, Split, View
 from agentdata.errors import RunError, UsageError
+from agentdata.progress import Progress
 from agentdata.shards import arrow_schema
 from agentdata.splits import place_of
 
@@ -128,14 +129,18 @@ def read_index(view: View, runs: Sequence[Run], tasks: Mapping[str, str]) -> Ind
     pieces: list[Piece] = []
     numbers: dict[str, int] = {}
     repositories, owners, keys = [], [], []
-    for number, run in enumerate(runs):
-        for shard in shards_of(run, view):
-            for piece, ids, repos in _read_shard(run.path / shard.path, view, tasks):
+    shards = [
+        (number, run.path / shard.path, shard) for number, run in enumerate(runs) for shard in shards_of(run, view)
+    ]
+    with Progress(f"planning {view.config}", sum(shard.rows for *_, shard in shards), unit="rows") as progress:
+        for number, path, shard in shards:
+            for piece, ids, repos in _read_shard(path, view, tasks):
                 pieces.append(piece)
                 keys.append(np.fromiter(map(_key, ids), np.uint64, len(ids)))
                 codes = (numbers.setdefault(repo, len(numbers)) for repo in repos)
                 repositories.append(np.fromiter(codes, np.int32, len(ids)))
                 owners.append(np.full(len(ids), number, np.int32))
+            progress.advance(shard.rows)
     kept = np.zeros(sum(piece.rows for piece in pieces), np.bool_)
     if pieces:
         kept[np.unique(np.concatenate(keys), return_index=True)[1]] = True
