@@ -236,6 +236,34 @@ def test_other_forms_hold_the_same_rows(packed: Path, tmp_path: Path) -> None:
         compile((tmp_path / "rows" / file).read_text(), file, "exec")
 
 
+def test_a_tokenizer_of_another_kind_packs_with_itself(data: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["?", *sorted({word for row in text_rows(7, 20) for word in row["text"].split()})]
+    tokenizer = Tokenizer(models.Unigram([(word, -float(place)) for place, word in enumerate(words)], 0, False))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "words.json"))
+    plain = [{"path": str(data / "plain.jsonl")}]
+    done = agentdata(
+        *command(data, tmp_path / "rows", sources=plain, tokenizer=str(tmp_path / "words.json"), document_end="none")
+    )
+    done.succeeds()
+    assert "tokenizers: its model is Unigram" in done.out
+    assert PackedRows(tmp_path / "rows").manifest.vocabulary == len(words)
+
+
+def test_packing_anew_in_the_same_place_uses_the_new_tokenizer(data: Path, tmp_path: Path) -> None:
+    plain = [{"path": str(data / "plain.jsonl")}]
+    write_tokenizer(tmp_path / "base", "qwen")
+    given = overrides(data, sources=plain, tokenizer=str(tmp_path / "base"))
+    pack(tmp_path / "rows", recipes.load_pack("pack", given))
+    shutil.rmtree(tmp_path / "rows")
+    write_tokenizer(tmp_path / "base", "gpt2")
+    anew = pack(tmp_path / "rows", recipes.load_pack("pack", given))
+    fresh = pack(tmp_path / "fresh", recipes.load_pack("pack", given))
+    assert [shard.files for shard in anew.shards] == [shard.files for shard in fresh.shards]
+
+
 def test_weights_share_the_tokens_out(data: Path, tmp_path: Path) -> None:
     weighted = [{**source, "weight": weight} for source, weight in zip(sources(data), (0.5, 0.25, 0.25), strict=True)]
     recipe = recipes.load_pack("pack", overrides(data, sources=weighted))

@@ -28,6 +28,7 @@ class Setting:
     run: Path
     recipe: PackRecipe
     choice: Choice
+    tokenizer_digest: str
     start: SpecialIds
     end: SpecialIds
     """Tokens before and after a text."""
@@ -59,15 +60,15 @@ def make_setting(
     around: tuple[SpecialIds, SpecialIds],
 ) -> Setting:
     pad = files.special("pad_token") or files.special("eos_token")
-    vocabulary = [*files.definition["model"].get("vocab", {}).values(), *(token.id for token in files.added)]
     return Setting(
         run=output,
         recipe=recipe,
         choice=_choice(output, recipe, files, units),
+        tokenizer_digest=files.digest,
         start=around[0],
         end=around[1],
         pad_id=files.id_of(pad) if pad else 0,
-        most_id=max(vocabulary),
+        most_id=files.most_id,
     )
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from agentdata.errors import AgentdataError, explain_os_error
 from agentdata.midtrain.documents import DocumentMaker, described
-from agentdata.midtrain.encoding import make_encoder
+from agentdata.midtrain.encoding import Encoder, make_encoder
 from agentdata.midtrain.inputs import Unit, read_unit
 from agentdata.midtrain.setting import Setting
 from agentdata.midtrain.spool import ARRAYS, ArrayFiles, SpoolWriter
-from agentdata.midtrain.templates import RowError, make_template
+from agentdata.midtrain.templates import RowError, Template, make_template
 from agentdata.midtrain.tokenizer import read_tokenizer
 from agentdata.progress import Progress
 from agentdata.records import Rejected
@@ -96,16 +96,17 @@ def _maker(job: EncodeJob) -> DocumentMaker:
     )
 
 
-_TOOLS: dict[Path, Any] = {}
+_TOOLS: list[tuple[Setting, Encoder, Template]] = []
+"""What this process made last: all units of a packing have the same."""
 
 
-def _tools(setting: Setting) -> Any:
-    if setting.run not in _TOOLS:
+def _tools(setting: Setting) -> tuple[Encoder, Template]:
+    if not _TOOLS or _TOOLS[0][0] != setting:
         recipe = setting.recipe
         files = read_tokenizer(recipe.tokenizer, recipe.chat_template)
         template = make_template(files, recipe.template_variables, recipe.template_date)
-        _TOOLS[setting.run] = make_encoder(files, setting.choice), template
-    return _TOOLS[setting.run]
+        _TOOLS[:] = [(setting, make_encoder(files, setting.choice), template)]
+    return _TOOLS[0][1:]
 
 
 def _rejected(row: dict[str, Any], unit: Unit, number: int, error: RowError) -> Rejected:

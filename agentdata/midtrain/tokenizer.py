@@ -52,6 +52,19 @@ class TokenizerFiles:
             for row in rows
         )
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all that decides what becomes of a row."""
+        told = json.dumps([self.sha256, self.settings, self.chat_template], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def most_id(self) -> int:
+        """The largest id of a token."""
+        vocabulary = self.definition["model"].get("vocab", {})
+        ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        return max([*ids, *(token.id for token in self.added)], default=0)
+
     def special(self, role: str) -> str:
         """The text of the token that plays a role (`bos_token`, `eos_token`, `pad_token`), or nothing."""
         value = self.settings.get(role)
