@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from agentdata.journal import Finished as Rows
 from agentdata.journal import run_journaled
 from agentdata.records import BuildAttempt, Environment, GoldPatch, Record, Task, TaskTests
 from sandboxes.engine import Engine
+from sandboxes.owners import OWNER_LABEL, is_dead
 from tests import gradetoy
 from tests.bench_harness import BLANK, ROWS, run_official, run_ours
 from tests.histories import History
@@ -173,7 +175,12 @@ def test_a_stopped_command_goes_on_where_it_was_and_leaves_no_container(
     assert [(row["model"], row["resolved"]) for row in rows] == [("fast", True), ("slow", True)]
     assert rows[0]["seconds"] == json.loads(kept)["rows"][0][1]["seconds"]
     assert [row["reason"] for row in table(tmp_path / "run", "rejected")] == ["not-json"]
-    assert wait_until(lambda: not [box for box in engine.containers() if box["Image"] == toy])
+    # Other runs of these tests may use the image at the same time.
+    assert wait_until(lambda: not [box for box in engine.containers() if box["Image"] == toy and is_abandoned(box)])
+
+
+def is_abandoned(box: dict[str, Any]) -> bool:
+    return is_dead(box["Labels"][OWNER_LABEL])
 
 
 # Images that were removed
