@@ -82,7 +82,7 @@ def test_real_files_have_the_tokenizers_ids(pair: tuple[Encoder, Tokenizer]) -> 
 
 def test_texts_with_characters_that_differ_go_to_the_tokenizer(tmp_path: Path) -> None:
     files = read_tokenizer(str(write_tokenizer(tmp_path)))
-    marked = make_encoder(files, Choice(fast=True, reason="", differing="\\u00e9"))
+    marked = make_encoder(files, Choice(fast=True, reason="", differing=((0xE9, 0xE9),)))
     assert isinstance(marked, FastEncoder)
     marked._plain = None  # type: ignore[assignment]
     assert len(marked.encode("plain"))
@@ -141,6 +141,17 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     with pytest.raises(UsageError, match="Cannot load"):
         PlainEncoder(read_tokenizer(str(tmp_path))).encode("x")
+
+
+def test_a_tokenizer_without_added_tokens_is_converted(tmp_path: Path) -> None:
+    definition = json.loads(tokenizer_json("qwen"))
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**definition, "added_tokens": []}))
+    files = read_tokenizer(str(tmp_path))
+    choice = choose(files, [])
+    assert choice.fast
+    text = "a \ue000 no token \uf8ff <|im_end|>"
+    assert make_encoder(files, choice).encode(text).tolist() == PlainEncoder(files).encode(text).tolist()
+    assert make_encoder(files, Choice(fast=True, reason="")).encode(text).max() <= files.most_id
 
 
 def test_the_files_of_a_tokenizer_can_be_named_in_three_ways(tmp_path: Path) -> None:

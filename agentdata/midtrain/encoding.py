@@ -9,7 +9,6 @@ Content never makes a special token: where a document holds the text of one, it 
 tokenizer does with `encode_special_tokens`. Added tokens that are not special are found in content, as it does too.
 """
 
-import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Ids = npt.NDArray[np.uint32]
+Ranges = tuple[tuple[int, int], ...]
+"""Code points as (first, last)."""
 
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """The rule that a ByteLevel pre-tokenizer applies by itself."""
@@ -35,6 +36,8 @@ CANONICAL = ("NFC", "NFD", "NFKC", "NFKD")
 """Normalizers that leave ASCII as it is."""
 LONG_RUN = 1000
 """Spaces in a row from which on the time of tiktoken's split rule grows with their square."""
+ABSENT = "\ue000 no token \uf8ff"
+"""Stands for special tokens where there are none: tiktoken finds an empty set of them at every place of a text."""
 PROBE_CHARACTERS = 64
 UNIFORM = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0x17000, 0x18CFF), (0x20000, 0x323AF))
 """Blocks of ideographs and syllables whose characters are alike: one of UNIFORM_STEP is compared."""
@@ -58,8 +61,8 @@ class Choice:
     fast: bool
     reason: str
     """Why the tokenizer itself is used; empty for tiktoken."""
-    differing: str = ""
-    """Characters whose texts are left to the tokenizer itself, as the body of a character class."""
+    differing: Ranges = ()
+    """Code points whose texts are left to the tokenizer itself."""
 
 
 class PlainEncoder:
@@ -93,25 +96,31 @@ class PlainEncoder:
 class FastEncoder:
     """tiktoken with the tokenizer's vocabulary, and the tokenizer for what tiktoken reads differently."""
 
-    def __init__(self, files: TokenizerFiles, plain: PlainEncoder, differing: str = "") -> None:
+    def __init__(self, files: TokenizerFiles, plain: PlainEncoder, differing: Ranges = ()) -> None:
         from tiktoken import Encoding
 
         self._plain = plain
-        self._differing = re.compile(f"[{differing}]") if differing else None
-        self._normalize = _normalizer(files.definition)
+        self._differing = np.zeros(sys.maxunicode + 1, np.bool_)
+        for first, last in differing:
+            self._differing[first : last + 1] = True
+        self._form = (files.definition.get("normalizer") or {}).get("type")
         added = {token.text: token.id for token in files.added}
         core = Encoding(
-            files.name, pat_str=_split_rule(files.definition), mergeable_ranks=_ranks(files), special_tokens=added
+            files.name,
+            pat_str=_split_rule(files.definition),
+            mergeable_ranks=_ranks(files),
+            special_tokens=added or {ABSENT: files.most_id + 1},
         )
         self._encode = core.encode_to_numpy
         self._found = {False: {token.text for token in files.added if not token.special}, True: set(added)}
 
     def encode(self, text: str, *, specials: bool = False) -> Ids:
         if not text.isascii():
-            if self._differing is not None and self._differing.search(text):
+            if self._differing[np.frombuffer(text.encode("utf-32-le"), np.uint32)].any():
                 return self._plain.encode(text, specials=specials)
-            if self._normalize is not None:
-                text = self._normalize(text)
+            if self._form is not None:
+                # All characters are known to Python here, and what is known has one normal form in every version.
+                text = unicodedata.normalize(self._form, text)
         if _has_long_run(text):
             return self._plain.encode(text, specials=specials)
         return self._encode(text, allowed_special=self._found[specials], disallowed_special=())
@@ -208,14 +217,6 @@ def _split_rule(definition: dict[str, Any]) -> str:
     return str(first["pattern"]["Regex"]) if first["type"] == "Split" else GPT2_SPLIT
 
 
-def _normalizer(definition: dict[str, Any]) -> Any:
-    if definition.get("normalizer") is None:
-        return None
-    from tokenizers import normalizers
-
-    return getattr(normalizers, definition["normalizer"]["type"])().normalize_str
-
-
 def _ranks(files: TokenizerFiles) -> dict[bytes, int]:
     added = {token.id for token in files.added}
     vocabulary = files.definition["model"]["vocab"]
@@ -237,8 +238,8 @@ def _bytes(token: str) -> bytes:
     return bytes([table[character] for character in token])
 
 
-def _differing_characters(fast: FastEncoder, plain: PlainEncoder) -> str | None:
-    """The characters on which the two disagree, as ranges of a character class; None when these are too many.
+def _differing_characters(fast: FastEncoder, plain: PlainEncoder) -> Ranges | None:
+    """The characters on which the two disagree; None when these are too many.
 
     Characters that Python's Unicode does not know are not compared and count as differing.
     """
@@ -265,7 +266,7 @@ def _agree(fast: FastEncoder, plain: PlainEncoder, characters: Sequence[str]) ->
     return np.array_equal(fast.encode(probe), plain.encode(probe))
 
 
-def _all_but(codes: Sequence[int]) -> str:
-    """Everything else than some code points, in ascending order, as the body of a character class."""
+def _all_but(codes: Sequence[int]) -> Ranges:
+    """Everything else than some code points, which are in ascending order."""
     ends = zip([-1, *codes], [*codes, sys.maxunicode + 1], strict=True)
-    return "".join(f"\\U{before + 1:08x}-\\U{after - 1:08x}" for before, after in ends if after - before > 1)
+    return tuple((before + 1, after - 1) for before, after in ends if after - before > 1)

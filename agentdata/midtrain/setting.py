@@ -76,7 +76,8 @@ def _choice(output: Path, recipe: PackRecipe, files: TokenizerFiles, units: Sequ
     """The encoder, chosen once for each packing."""
     path = output / "encoder.json"
     if path.is_file():
-        return Choice(**json.loads(path.read_text()))
+        told = json.loads(path.read_text())
+        return Choice(told["fast"], told["reason"], tuple((first, last) for first, last in told["differing"]))
     choice = choose(files, _some_texts(recipe, units))
     write_whole(path, json.dumps(vars(choice)) + "\n")
     return choice
