@@ -1,5 +1,7 @@
 """Runs of attempts: every one is accounted for, whatever fails, and graded in a container of its own."""
 
+import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +22,8 @@ from sandboxes.engine import Engine
 from sandboxes.errors import LimitExceeded
 from tests import gradetoy
 from tests.model_server import ModelServer
+from tests.runs import finish, launch, wait_until
+from tests.test_commands import write_tasks
 
 pytestmark = pytest.mark.docker
 
@@ -143,3 +147,18 @@ def test_an_attempt_whose_policy_is_gone_is_owed_and_made_later(tmp_path: Path, 
         attempt_toy(tmp_path / "run", toy, lambda _: Gone(), attempts=2)
     attempt_toy(tmp_path / "run", toy, lambda _: NullPolicy(recipe.scaffold), attempts=2)
     assert [row.id for row in trajectories(tmp_path / "run")] == ["toy__calc-1/0", "toy__calc-1/1"]
+
+
+def test_a_stop_does_not_wait_for_the_server(tmp_path: Path, toy: str) -> None:
+    tasks = write_tasks(
+        tmp_path / "tasks", gradetoy.task(toy), gradetoy.task_tests(), gradetoy.diff(dict(gradetoy.SOLVED))
+    )
+    with ModelServer(seconds=40) as server:
+        command = ("harvest", "environmental", tasks, "-m", "tiny", "-e", server.url, "-o", tmp_path / "run")
+        process = launch(*command, "scaffold=bash-only")
+        assert wait_until(lambda: len(server.requests) == 4, 40)
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        stopped = finish(process)
+    assert stopped.status == 130
+    assert time.monotonic() - began < 15

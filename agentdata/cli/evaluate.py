@@ -1,6 +1,7 @@
 """`agentdata evaluate`: a model, or predictions, measured on SWE-bench, and two such measurements compared."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from agentdata.evaluate.report import Report
     from agentdata.evaluate.telling import Grid
     from agentdata.rollouts.recipe import RolloutRecipe
+    from agentdata.rollouts.run import MakePolicy
 
 Grader = Literal["official", "ours", "both"]
 
@@ -73,6 +75,7 @@ def run(
     from agentdata.cli.runs import interruptible
     from agentdata.evaluate.report import Prices
     from agentdata.evaluate.run import TEST_SECONDS, Evaluation, evaluate
+    from agentdata.rollouts.choosing import choose_policy
 
     overrides = [*([f"attempts={runs}"] if runs else []), *(overrides or [])]
     if overrides and not model:
@@ -95,23 +98,21 @@ def run(
     )
     evaluation.options()
     attempted = (output / "rollouts/manifest.json").is_file()
-    roll_out = None
-    if protocol and not attempted:
-        roll_out = _roller(model, endpoints, protocol, workers=workers, requests=requests)
-    with interruptible(output):
+    with interruptible(output), ExitStack() as stack:
+        roll_out = None
+        if protocol and not attempted:
+            make_policy = stack.enter_context(choose_policy(model, endpoints, protocol, requests=requests))
+            roll_out = _roller(model, protocol, make_policy, workers=workers)
         report = evaluate(output, evaluation, roll_out, lambda sentence: print(sentence, file=sys.stderr))
     show(report)
     print(f"\n{output}: report.md, report.svg, report.json and, for each run, preds.json")
 
 
 def _roller(
-    model: str, endpoints: list[str], protocol: "RolloutRecipe", *, workers: int, requests: int
+    model: str, protocol: "RolloutRecipe", make_policy: "MakePolicy", *, workers: int
 ) -> "Callable[[Sequence[Triple], Path], object]":
     """What makes the attempts. They are graded later, by whom the evaluation says."""
-    from agentdata.rollouts.choosing import choose_policy
     from agentdata.rollouts.run import Crew, run_rollouts
-
-    make_policy = choose_policy(model, endpoints, protocol, requests=requests)
 
     def roll_out(triples: "Sequence[Triple]", run: Path) -> object:
         crew = Crew(attempts=workers)

@@ -47,8 +47,7 @@ def environmental(
 
     chosen = recipes.load_rollouts(recipe, [*([f"attempts={attempts}"] if attempts else []), *(overrides or [])])
     triples = read_triples(tasks, instances)
-    make_policy = choose_policy(model, endpoints, chosen, requests=requests)
-    with interruptible(output):
+    with interruptible(output), choose_policy(model, endpoints, chosen, requests=requests) as make_policy:
         manifest = run_rollouts(
             output,
             triples,

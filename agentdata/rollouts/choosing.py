@@ -1,7 +1,8 @@
 """The name of a model to whoever acts under it: an endpoint for all attempts, or an oracle for each."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from agentdata.errors import UsageError
@@ -15,24 +16,30 @@ from agentdata.shards import read_table
 REPLAY = "replay:"
 
 
-def choose_policy(model: str, endpoints: Sequence[str], recipe: RolloutRecipe, *, requests: int) -> MakePolicy:
+@contextmanager
+def choose_policy(
+    model: str, endpoints: Sequence[str], recipe: RolloutRecipe, *, requests: int
+) -> Iterator[MakePolicy]:
     """`gold`, `null`, `replay:RUN`, or the name of a model that the endpoints serve, which is checked first.
 
+    Leaving the block cuts requests that are still under way, so that a stop does not wait for them.
     requests: how many may be in flight at once. Raises UsageError, PolicyRefused, PolicyGone.
     """
     if model == "gold":
-        return lambda attempt: GoldPolicy(attempt.gold.patch, recipe.scaffold)
-    if model == "null":
-        return lambda _: NullPolicy(recipe.scaffold)
-    if model.startswith(REPLAY):
-        return _replaying(Path(model.removeprefix(REPLAY)))
-    if not endpoints:
+        yield lambda attempt: GoldPolicy(attempt.gold.patch, recipe.scaffold)
+    elif model == "null":
+        yield lambda _: NullPolicy(recipe.scaffold)
+    elif model.startswith(REPLAY):
+        yield _replaying(Path(model.removeprefix(REPLAY)))
+    elif not endpoints:
         raise UsageError(
             f"Where is {model!r} served? Give --endpoint URL, as `agentdata serve` prints it; `gold` and `null` need none."
         )
-    policy = EndpointPolicy(model, endpoints, key=os.environ.get("OPENAI_API_KEY", ""), most_in_flight=requests)
-    policy.check(tools=recipe.scaffold.form == "tool-calls")
-    return lambda _: policy
+    else:
+        key = os.environ.get("OPENAI_API_KEY", "")
+        with EndpointPolicy(model, endpoints, key=key, most_in_flight=requests) as policy:
+            policy.check(tools=recipe.scaffold.form == "tool-calls")
+            yield lambda _: policy
 
 
 def _replaying(run: Path) -> MakePolicy:

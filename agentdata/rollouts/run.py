@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 
 from agentdata.environments.grade import grade
-from agentdata.errors import OwedError
+from agentdata.environments.owed import owing
 from agentdata.journal import Finished, Then, run_journaled
 from agentdata.records import GoldPatch, Manifest, Record, Rejected, Step, Task, TaskTests, Trajectory
 from agentdata.rollouts.loop import Setting, run_attempt
 from agentdata.rollouts.policy import Policy
 from agentdata.rollouts.recipe import RolloutRecipe
 from sandboxes.engine import Engine
-from sandboxes.errors import SandboxError
 from sandboxes.protocol import Sandbox
 
 TABLES: dict[str, type[Record]] = {"trajectories": Trajectory, "rejected": Rejected}
@@ -147,9 +146,8 @@ def _attempt(setting: Setting, seed: int, make_policy: MakePolicy, pace: Pace, j
         return finished
     pace.at_work(1)
     try:
-        trajectory = run_attempt(job.task, job.number, seed + job.number, make_policy(job), setting)
-    except SandboxError as error:
-        raise OwedError(str(error)) from error
+        with owing():
+            trajectory = run_attempt(job.task, job.number, seed + job.number, make_policy(job), setting)
     finally:
         pace.at_work(-1)
     return counted(trajectory)
@@ -177,7 +175,7 @@ def _judge(open_sandbox: Callable[[str], Sandbox], seconds: float, job: Job, fin
         return finished
     ((_, trajectory),) = finished.rows
     assert isinstance(trajectory, Trajectory)
-    try:
+    with owing():
         verdict = grade(
             job.task,
             job.tests,
@@ -187,6 +185,4 @@ def _judge(open_sandbox: Callable[[str], Sandbox], seconds: float, job: Job, fin
             timeout=seconds,
             model=trajectory.model,
         )
-    except SandboxError as error:
-        raise OwedError(f"Grading {trajectory.id}: {error}") from error
     return counted(trajectory.model_copy(update={"verdict": verdict}))
