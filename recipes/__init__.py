@@ -17,11 +17,12 @@ from agentdata.records import Record
 from agentdata.rollouts.recipe import RolloutRecipe
 from agentdata.rollouts.scaffold import Scaffold
 from agentdata.rollouts.view import ViewRecipe
+from agentdata.training.recipe import TrainingRecipe
 
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-OTHERS = ("dataset", "environments", "environmental", "environmental-view", "evaluate", "pack")
+OTHERS = ("dataset", "environments", "environmental", "environmental-view", "evaluate", "midtrain", "pack")
 """Recipes of other commands than a harvest's."""
 Fitted = TypeVar("Fitted", bound=Record)
 
@@ -61,6 +62,31 @@ def load_pack(name: str, overrides: Sequence[str] = ()) -> PackRecipe:
     for override in overrides:
         _override(values, override)
     return _fitted(path, values, PackRecipe)
+
+
+def load_training(name: str, overrides: Sequence[str] = ()) -> TrainingRecipe:
+    """How a model is trained, by name or path, over the built-in values, with overrides. Raises UsageError.
+
+    `stage` holds what the stages have in common; each of `stages` says what is different.
+    """
+    path, values = _read(name)
+    _, built_in = _read("midtrain")
+    values = _merged(built_in, values)
+    for override in overrides:
+        _override(values, override)
+    common = values.pop("stage") or {}
+    values["stages"] = [_merged(common, stage) for stage in values["stages"]]
+    return _fitted(path, values, TrainingRecipe)
+
+
+def _merged(below: dict[str, Any], above: Any) -> Any:
+    """Values over others, mapping by mapping."""
+    if not isinstance(above, dict):
+        return above
+    inner = {
+        key: _merged(below[key], value) if isinstance(below.get(key), dict) else value for key, value in above.items()
+    }
+    return {**below, **inner}
 
 
 def load_scaffold(name: str) -> Scaffold:

@@ -14,6 +14,7 @@ from agentdata.cli import (
     evaluate,
     harvest,
     look,
+    midtrain,
     pack,
     publish,
     rollouts,
@@ -45,6 +46,7 @@ app.add_typer(runs.app, name="runs")
 app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
 app.command("pack")(pack.pack)
+app.command("midtrain")(midtrain.midtrain)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)
