@@ -10,7 +10,7 @@ from agentdata.midtrain.packed import MASKED, PackedRow, PackedRows
 from agentdata.midtrain.recipe import MaskPolicy
 from agentdata.training.batches import labels_of, make_micro
 from agentdata.training.isolation import precision
-from agentdata.training.parallel import World
+from agentdata.training.parallel import World, release
 from agentdata.training.scoring import Scorer
 
 
@@ -47,6 +47,7 @@ def measure(
                 key = (_sources(row)[where], row.kinds[where])
                 np.add.at(sums[..., 0], key, losses.double().cpu().numpy())
                 np.add.at(sums[..., 1], key, 1)
+    release(scorer)
     scorer.train(training)
     sums = np.array(world.add_up(sums.ravel().tolist())).reshape(sums.shape)
     for place, source in enumerate(sources):

@@ -7,7 +7,7 @@ import torch
 
 from agentdata.errors import RunError
 from agentdata.midtrain.packed import MASKED
-from agentdata.training.parallel import World
+from agentdata.training.parallel import World, release
 from agentdata.training.scoring import Scorer
 
 DOCUMENT = 24
@@ -34,6 +34,7 @@ def check(scorer: Scorer, world: World, *, vocabulary: int, half: bool) -> float
         scorer.own_head = False
         models_own = _losses(scorer, world, ids)
     scorer.own_head = torch.allclose(whole, models_own, rtol=ROUNDING[torch.bfloat16 if half else torch.float32])
+    release(scorer)
     scorer.train(training)
     moved = (whole - changed).abs()
     inside, across = float(moved[1 : DOCUMENT - 1].max()), float(moved[DOCUMENT - 1 :].max())

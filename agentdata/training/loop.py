@@ -69,7 +69,8 @@ def train_stage(one: StageRun, *, begin_from: Path | None, keep_optimiser: bool)
     writer = Checkpoints(one.run, stage.name, world, keep=recipe.keep_checkpoints)
     metrics = Metrics(
         one.run / "metrics.jsonl" if world.first else None,
-        after=one.before + done - (0 if resumed else 1),
+        stage=stage.name,
+        done=one.before + done if resumed else -1,
         trackers=recipe.log,
         name=one.run.name,
     )

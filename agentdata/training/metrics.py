@@ -39,13 +39,15 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 class Metrics:
     """Appends events. Only the first process has one that writes."""
 
-    def __init__(self, path: Path | None, *, after: int, trackers: tuple[str, ...] = (), name: str = "") -> None:
-        """after: the last step that is kept of an earlier, longer file."""
+    def __init__(
+        self, path: Path | None, *, stage: str, done: int, trackers: tuple[str, ...] = (), name: str = ""
+    ) -> None:
+        """stage, done: the stage that begins or goes on, and its last step that counts: later ones are done again."""
         self._path = path
         self._trackers: list[Callable[[dict[str, float], int], None]] = []
         if path is None:
             return
-        kept = [event for event in read_metrics(path) if event["step"] <= after]
+        kept = [event for event in read_metrics(path) if event["stage"] != stage or event["step"] <= done]
         write_whole(path, "".join(json.dumps(event) + "\n" for event in kept))
         self._trackers = [_tracker(tracker, path.parent, name) for tracker in trackers]
 

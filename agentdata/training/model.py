@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, logging
 
 from agentdata.errors import UsageError
 from agentdata.training.recipe import Adapter, TrainingRecipe
@@ -25,6 +25,7 @@ def attention_of(recipe: TrainingRecipe, device: torch.device) -> str:
 
 def load_model(recipe: TrainingRecipe, weights: Path | str, device: torch.device) -> nn.Module:
     """The model in fp32 with weights of a directory or Hub id, or random ones. Raises UsageError."""
+    logging.disable_progress_bar()
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attention_of(recipe, device)}
     try:
         config = AutoConfig.from_pretrained(weights)

@@ -12,7 +12,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 STALL = timedelta(minutes=30)
 """How long the others are waited for before a process is taken to be gone."""
@@ -87,3 +87,9 @@ def divide(model: nn.Module, layers: list[nn.Module], world: World, *, half: boo
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
     for part in (*layers, model):
         fully_shard(part, mp_policy=policy)
+
+
+def release(model: nn.Module) -> None:
+    """Divide again what a forward pass without a backward one has left gathered: until then, parameters are not its own."""
+    if isinstance(model, FSDPModule):
+        model.reshard()
