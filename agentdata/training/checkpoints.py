@@ -69,7 +69,7 @@ class Checkpoints:
             (path / STATE).write_text(json.dumps({"step": step, **told}) + "\n")
         self._world.wait()
         try:
-            future: Future[Any] = dcp.async_save(state, checkpoint_id=path, process_group=self._group)  # type: ignore[assignment]
+            future: Future[Any] = dcp.async_save(state, checkpoint_id=path, process_group=self._group)
         except OSError as error:
             raise explain_os_error(error, f"writing the checkpoint {path}") from error
         self._pending = (future, step)
@@ -100,9 +100,7 @@ class Checkpoints:
             ) from error
 
     def _make_room(self, state: dict[str, Any]) -> None:
-        self._bytes = self._bytes or sum(
-            value.numel() * value.element_size() for value in _tensors(state)
-        )
+        self._bytes = self._bytes or sum(value.numel() * value.element_size() for value in _tensors(state))
         free = shutil.disk_usage(self._folder.parents[2]).free
         if free < SPARE * self._bytes:
             raise RunError(

@@ -63,9 +63,10 @@ def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise UsageError(f"The adapter does not fit the model: {' '.join(str(error).split())[:300]}") from error
+    return adapted
 
 
 def causal(model: nn.Module) -> Any:
@@ -78,4 +79,4 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     kinds = set(getattr(causal(model), "_no_split_modules", None) or ())
     found = [module for module in model.modules() if type(module).__name__ in kinds]
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return found or (list(max(lists, key=len)) if lists else [])
+    return found or list(max(lists, key=lambda one: len(one), default=[]))
