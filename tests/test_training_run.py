@@ -99,7 +99,7 @@ def test_losses_are_those_of_a_plain_loop(data: Path, whole: Path) -> None:
                     logits, micro.labels[0, first:last], reduction="sum", ignore_index=-100
                 )
         loss = total / batch.trained
-        assert float(loss) == pytest.approx(losses(whole)["first", step + 1], abs=2e-5)
+        assert float(loss.detach()) == pytest.approx(losses(whole)["first", step + 1], abs=2e-5)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimiser.param_groups:
@@ -126,7 +126,7 @@ def test_a_model_loads_with_its_tokenizer_template_and_card(data: Path, whole: P
 
 
 def test_the_same_command_again_does_nothing(data: Path, whole: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name != "prepared" and path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.suffix and path.is_file()}
     train(whole, recipe_of(data, values_of(data)))
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -169,7 +169,7 @@ def test_a_process_that_dies_is_missed_in_one_sentence(data: Path, tmp_path: Pat
     status, said = finish(training)
     assert status != 0
     assert "Another process of the training is gone" in said
-    assert said.count("Traceback") == 0
+    assert "agentdata/training" not in said, "a traceback of ours"
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "rslora"])
@@ -344,12 +344,19 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_kept(
     assert len(losses(run)) == 10
 
 
+def interrupt(*_given: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_checkpoint_of_another_model_is_refused(data: Path, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     values = values_of(data) | {"adapter": {"kind": "lora"}}
     values["stages"] = [one | {"held_out": []} for one in values["stages"]]
     recipe = recipe_of(tmp_path, values)
-    (run / "stages").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agentdata.training.run._train_one", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, recipe)
     shutil.copytree(folder_of(whole, "first"), folder_of(run, "first"))
     with pytest.raises(UsageError, match="is of another model or adapter"):
         train(run, recipe)
