@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+import recipes
 from agentdata.errors import RunError, UsageError
 from agentdata.midtrain.packed import MASKED, PackedRows
 from agentdata.training import isolation
@@ -22,7 +23,7 @@ from agentdata.training.prepare import packed_folder, prepare
 from agentdata.training.recipe import Schedule, TrainingRecipe
 from agentdata.training.schedule import rate_share
 from agentdata.training.scoring import Scorer
-from tests.trainings import LENGTH, make_data, recipe_of, values_of
+from tests.trainings import LENGTH, make_data, recipe_of, values_of, write_recipe
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +287,36 @@ def test_what_the_stages_have_in_common_is_overridden_part_by_part(data: Path, t
     assert (second.optimiser.rate, second.optimiser.weight_decay) == (1e-3, 0.0)
     assert first.mask == "all"
     assert all(earlier >= later for earlier, later in pairwise((first.row_length, second.row_length)))
+
+
+def test_the_reference_and_its_small_twin_have_the_same_stages() -> None:
+    """What the twin changes is size: model, rows, batch and rate, each in the same proportion for every stage."""
+    large, small = recipes.load_training("davinci-dev"), recipes.load_training("davinci-dev-small")
+    sizes = {"row_length", "batch_tokens", "optimiser"}
+    assert [one.model_dump(exclude=sizes) for one in large.stages] == [
+        one.model_dump(exclude=sizes) for one in small.stages
+    ]
+    assert [one.batch_rows for one in large.stages] == [1024, 1024, 128, 128]
+    assert [one.batch_rows * 32 for one in small.stages] == [1024, 1024, 128, 128]
+    for one, other in zip(large.stages, small.stages, strict=True):
+        assert other.optimiser.rate == pytest.approx(10 * one.optimiser.rate)
+    strong = large.stages[3]
+    before = large.before(strong)
+    assert before
+    assert before.name == "software-engineering"
+
+
+def test_overrides_reach_common_values_and_single_stages(data: Path, tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, values_of(data))
+    given = [
+        "stage.optimiser.rate=0.5",
+        "stages.1.optimiser.rate=0.25",
+        "stages.0.sources.0.name=x",
+        "stages.1.epochs=3",
+    ]
+    first, second = recipes.load_training(str(path), given).stages
+    assert (first.optimiser.rate, second.optimiser.rate) == (0.5, 0.25)
+    assert (first.sources[0].name, second.epochs) == ("x", 3)
+    for wrong in ("stages.2.steps=1", "stages.x.steps=1", "stages.0.stesp=1", "stages=1=2.x"):
+        with pytest.raises(UsageError):
+            recipes.load_training(str(path), [wrong])
