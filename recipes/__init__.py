@@ -1,6 +1,7 @@
 """What to run with which numbers: YAML files and prompts, validated by the records that they fill."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +83,7 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> TrainingRecipe:
         if override not in of_one_stage:
             _override(values, override)
     common = values.pop("stage") or {}
-    values["stages"] = [_merged(common, stage) for stage in values["stages"]]
+    values["stages"] = [_merged(deepcopy(common), stage) for stage in values["stages"]]
     for override in of_one_stage:
         _override(values, override)
     return _fitted(path, values, TrainingRecipe)
