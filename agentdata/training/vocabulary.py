@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from agentdata.errors import UsageError
-from agentdata.midtrain.inputs import Unit, find_units, read_unit
+from agentdata.midtrain.inputs import find_units, read_unit
 from agentdata.midtrain.recipe import Columns, PackSource
 from agentdata.midtrain.rendering import render_chat, render_text
 from agentdata.midtrain.templates import RowError, Template
@@ -17,6 +17,7 @@ CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encodi
 PAD, TURN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 """Tokens of their own that are text: they are found in content and stay in what is decoded."""
+MARKED = re.compile("|".join(map(re.escape, MARKS)))
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 """Where words begin and end, as Qwen 2 has it."""
 BYTES = 256
@@ -57,15 +58,18 @@ def read_texts(sources: Sequence[str], *, most_bytes: int, split: str = "train")
     """
     units = [unit for source in _tables(sources, split) for unit in find_units(source, 0, UNIT_BYTES)]
     stride = max(1, -(-sum(unit.bytes for unit in units) // most_bytes))
-    left = most_bytes
-    for number, row in enumerate(row for unit in units for row in _rows(unit)):
+    left, found = most_bytes, False
+    for number, row in enumerate(row for unit in units for row in read_unit(unit, Columns())):
         if number % stride:
             continue
         for text in _texts(row):
             left -= len(text.encode("utf-8", "replace"))
             if left < 0:
                 return
+            found = True
             yield text
+    if not found:
+        raise UsageError(f"{', '.join(sources)} hold no text that a tokenizer could be trained on: give other sources.")
 
 
 def _tables(sources: Sequence[str], split: str) -> Iterator[PackSource]:
@@ -79,10 +83,6 @@ def _tables(sources: Sequence[str], split: str) -> Iterator[PackSource]:
         found = [name for name in RENDERINGS if (folder / name).is_dir()] or [""]
         for name in found:
             yield PackSource.model_validate({"path": source, "rendering": name, "split": split})
-
-
-def _rows(unit: Unit) -> Iterator[dict[str, Any]]:
-    return read_unit(unit, Columns())
 
 
 def _texts(row: dict[str, Any]) -> Iterator[str]:
@@ -101,10 +101,7 @@ def _texts(row: dict[str, Any]) -> Iterator[str]:
     for text in TEMPLATE.special.split(whole) if rendered.template else [whole]:
         if kept := text.replace(rendered.mark, "") if rendered.mark else text:
             # What is a token of its own must not be learnt as a word, too.
-            yield from filter(None, _MARKED.split(kept))
-
-
-_MARKED = re.compile("|".join(map(re.escape, MARKS)))
+            yield from filter(None, MARKED.split(kept))
 
 
 def check_vocabulary_size(vocabulary: int) -> None:
