@@ -47,4 +47,6 @@ def init(
     except ValidationError as error:
         raise UsageError(f"The sizes do not fit: {error.errors()[0]['msg']}.") from error
     parameters = init_model(output, sources, shape, seed=seed, most_bytes=megabytes << 20, split=split)
-    print(f"{output}: {parameters:,} parameters with random weights\n\nNext:  agentdata midtrain RECIPE model={output} -o RUN")
+    print(
+        f"{output}: {parameters:,} parameters with random weights\n\nNext:  agentdata midtrain RECIPE model={output} -o RUN"
+    )

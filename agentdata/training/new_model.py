@@ -3,12 +3,12 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field, model_validator
 from tokenizers import Tokenizer
-from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging
 
 from agentdata.errors import UsageError
@@ -82,7 +82,7 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer, shape: ModelShape) -> N
 
 def _write_weights(folder: Path, tokenizer: Tokenizer, shape: ModelShape, seed: int) -> int:
     logging.disable_progress_bar()
-    ends = {"eos_token_id": tokenizer.token_to_id(END), "pad_token_id": tokenizer.token_to_id(PAD)}
+    ends: dict[str, Any] = {"eos_token_id": tokenizer.token_to_id(END), "pad_token_id": tokenizer.token_to_id(PAD)}
     config = Qwen3Config(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=shape.hidden_size,
@@ -100,5 +100,5 @@ def _write_weights(folder: Path, tokenizer: Tokenizer, shape: ModelShape, seed: 
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
     model.save_pretrained(folder)
-    GenerationConfig(**ends).save_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps(ends, indent=1) + "\n")
     return sum(each.numel() for each in model.parameters())

@@ -18,7 +18,9 @@ PAD, TURN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 MARKS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 """Tokens of their own that are text: they are found in content and stay in what is decoded."""
 MARKED = re.compile("|".join(map(re.escape, MARKS)))
-SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 """Where words begin and end, as Qwen 2 has it."""
 BYTES = 256
 LEAST = BYTES + len((PAD, TURN, END, *MARKS))

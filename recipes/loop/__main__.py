@@ -71,7 +71,9 @@ class Loop:
         """Run a command of agentdata in the directory. Raises RunError."""
         print(f"\n$ agentdata {' '.join(command)}", flush=True)
         if status := subprocess.run([*AGENTDATA, *command], cwd=self.out, check=False).returncode:
-            raise RunError(f"`agentdata {' '.join(command)}` ended with status {status}: the same command goes on here.")
+            raise RunError(
+                f"`agentdata {' '.join(command)}` ended with status {status}: the same command goes on here."
+            )
 
     @contextmanager
     def timed(self, result: str) -> Iterator[bool]:
@@ -166,7 +168,9 @@ def main() -> None:
     many: dict[str, Any] = {"nargs": "+", "type": Repository.read, "required": True, "metavar": "[OWNER/NAME=]REPO"}
     parser.add_argument("--seen", **many, help="What is trained on; tasks come from the first.")
     parser.add_argument("--unseen", **many, help="What the loss is measured on.")
-    parser.add_argument("--tasks", type=int, default=8, help="Newest changes that tasks are derived from; 0 for no attempts.")
+    parser.add_argument(
+        "--tasks", type=int, default=8, help="Newest changes that tasks are derived from; 0 for no attempts."
+    )
     parser.add_argument("--recipe", type=Path, default=HERE / "midtrain.yaml", help="Recipe of the training.")
     given = parser.parse_args()
     try:

@@ -11,7 +11,9 @@ from agentdata.training.metrics import read_metrics
 
 def write_report(out: Path) -> str:
     """The report, also written to OUT/report.md."""
-    text = "\n".join([*_steps(out / "steps.jsonl"), "", *_losses(out / "trained/metrics.jsonl"), "", *_attempts(out)]).rstrip()
+    text = "\n".join(
+        [*_steps(out / "steps.jsonl"), "", *_losses(out / "trained/metrics.jsonl"), "", *_attempts(out)]
+    ).rstrip()
     (out / "report.md").write_text(text + "\n", encoding="utf-8")
     return text
 
