@@ -56,6 +56,6 @@ class Scorer(nn.Module):
 
 def _filled_up(shown: Tensor) -> Tensor:
     """With so many masked tokens, whose label has no loss, that the number is round."""
-    filled = shown.clone()
-    filled[(~shown).nonzero(as_tuple=True)[0][: -int(shown.sum()) % ROUND]] = True
-    return filled
+    filled = shown.flatten()
+    spare = (~filled).nonzero().flatten()[: -int(filled.sum()) % ROUND]
+    return filled.index_fill(0, spare, True).view_as(shown)
