@@ -39,12 +39,13 @@ HEAVY = {
             "loop",
             "metrics",
             "model",
+            "new_model",
             "parallel",
             "saving",
             "scoring",
         )
     },
-    "transformers": {"agentdata.training.model", "agentdata.training.saving"},
+    "transformers": {f"agentdata.training.{name}" for name in ("model", "new_model", "saving")},
     "peft": {"agentdata.training.model"},
     "torchtitan": {"agentdata.midtrain.titan"},
     "numpy": {f"agentdata.datasets.{name}" for name in ("gather", "plan", "views")}

@@ -62,8 +62,8 @@ def test_tools_and_calls_reach_the_model(policy: EndpointPolicy, tokenizer: Toke
     reply = policy.reply(turns, TOOLS, DRAWN, 1)
     prompt = tokenizer.decode(list(reply.prompt_token_ids), skip_special_tokens=False)
     assert '"name": "bash"' in prompt
-    assert 'Look.<tool_call>\n{"name": "bash", "arguments": {"command": "ls"}}\n</tool_call>' in prompt
-    assert "<|im_start|>tool\nsetup.py" in prompt
+    assert 'Look.\n<tool_call>\n{"name": "bash", "arguments": {"command": "ls"}}\n</tool_call>' in prompt
+    assert "<|im_start|>tool\n<tool_response>\nsetup.py\n</tool_response>" in prompt
 
 
 def test_a_conversation_that_is_too_long_is_an_overflow(policy: EndpointPolicy) -> None:

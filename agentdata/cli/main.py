@@ -15,6 +15,7 @@ from agentdata.cli import (
     harvest,
     look,
     midtrain,
+    model,
     pack,
     publish,
     rollouts,
@@ -43,6 +44,7 @@ app.add_typer(trajectories.app, name="trajectories")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(runs.app, name="runs")
+app.add_typer(model.app, name="model")
 app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
 app.command("pack")(pack.pack)

@@ -11,6 +11,8 @@ CHUNKED = 1 << 27
 """Logits from which on the loss is computed in pieces, so that they are never held all at once."""
 MEASURED = 4096
 """Tokens whose logits are held at once where nothing is learnt."""
+ROUND = 512
+"""On a CPU the head sees a multiple of so many tokens: oneDNN keeps megabytes for each size of a product that it has met."""
 
 
 class Scorer(nn.Module):
@@ -35,6 +37,9 @@ class Scorer(nn.Module):
         if not self.own_head:
             logits = self.model(input_ids=ids, position_ids=positions, use_cache=False).logits[shown]
             return F.cross_entropy(logits.float(), wanted, reduction="none" if each else "sum")
+        if shown.device.type == "cpu" and not each:
+            shown = _filled_up(shown)
+            wanted = labels[shown]
         whole = causal(self.model)
         hidden = whole.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[shown]
         head = whole.get_output_embeddings()
@@ -47,3 +52,10 @@ class Scorer(nn.Module):
                 hidden, head.weight, wanted, linear_bias=head.bias, reduction="sum", options=options
             ).float()
         return F.cross_entropy(head(hidden).float(), wanted, reduction="sum")
+
+
+def _filled_up(shown: Tensor) -> Tensor:
+    """With so many masked tokens, whose label has no loss, that the number is round."""
+    filled = shown.flatten()
+    spare = (~filled).nonzero().flatten()[: -int(filled.sum()) % ROUND]
+    return filled.index_fill(0, spare, True).view_as(shown)
