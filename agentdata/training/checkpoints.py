@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -53,6 +54,8 @@ class Checkpoints:
         self._world, self._keep = world, keep
         self._pending: tuple[Any, int] | None = None
         self._bytes = 0
+        # Written in a thread: what the processes say to one another there must not mix with what the steps say.
+        self._group = dist.new_group(backend="gloo")
 
     def save(self, model: nn.Module, optimiser: torch.optim.Optimizer, step: int, told: dict[str, Any]) -> None:
         """Begin to write the state after a step. told: what state.json holds beside it. Raises RunError."""
@@ -66,7 +69,7 @@ class Checkpoints:
             (path / STATE).write_text(json.dumps({"step": step, **told}) + "\n")
         self._world.wait()
         try:
-            future: Future[Any] = dcp.async_save(state, checkpoint_id=path)  # type: ignore[assignment]
+            future: Future[Any] = dcp.async_save(state, checkpoint_id=path, process_group=self._group)
         except OSError as error:
             raise explain_os_error(error, f"writing the checkpoint {path}") from error
         self._pending = (future, step)
@@ -97,9 +100,7 @@ class Checkpoints:
             ) from error
 
     def _make_room(self, state: dict[str, Any]) -> None:
-        self._bytes = self._bytes or sum(
-            value.numel() * value.element_size() for value in _tensors(state)
-        )
+        self._bytes = self._bytes or sum(value.numel() * value.element_size() for value in _tensors(state))
         free = shutil.disk_usage(self._folder.parents[2]).free
         if free < SPARE * self._bytes:
             raise RunError(

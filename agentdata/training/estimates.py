@@ -13,7 +13,17 @@ from agentdata.training.parallel import World
 from agentdata.training.recipe import Stage, TrainingRecipe
 from agentdata.training.scoring import CHUNKED
 
-PEAKS = {"H100": 989e12, "H200": 989e12, "H800": 989e12, "GH200": 989e12, "B200": 2250e12, "A100": 312e12, "A800": 312e12, "L40S": 362e12, "4090": 165e12}
+PEAKS = {
+    "H100": 989e12,
+    "H200": 989e12,
+    "H800": 989e12,
+    "GH200": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "A800": 312e12,
+    "L40S": 362e12,
+    "4090": 165e12,
+}
 """Dense bf16 floating-point operations a second of accelerators, from their makers' data sheets."""
 LAYER_NUMBERS = 17
 """Numbers kept for the backward pass for each token, layer and unit of width (Korthikanti et al. 2022: 34 bytes in bf16)."""
@@ -80,7 +90,11 @@ def memory(shape: Shape, stage: Stage, recipe: TrainingRecipe, world: World, *, 
     layer = LAYER_NUMBERS * number * tokens * shape.width
     logits = 3 * 4 * min(tokens * shape.vocabulary, CHUNKED)
     mask = tokens * stage.row_length if world.device.type == "cpu" else 0
-    kept = (2 * number * tokens * shape.width * shape.layers + layer) if recipe.activation_checkpointing else layer * shape.layers
+    kept = (
+        (2 * number * tokens * shape.width * shape.layers + layer)
+        if recipe.activation_checkpointing
+        else layer * shape.layers
+    )
     return {
         "weights": 4 * shape.parameters / world.size,
         "gradients": 4 * shape.trained / world.size,
@@ -98,7 +112,9 @@ def check_memory(needed: dict[str, float], recipe: TrainingRecipe, stage: Stage,
     parts = ", ".join(f"{name} {_bytes(size)}" for name, size in needed.items())
     remedies = [
         "set activation_checkpointing" if not recipe.activation_checkpointing else "",
-        f"lower micro_rows ({recipe.micro_rows})" if recipe.micro_rows > 1 else f"lower row_length ({stage.row_length})",
+        f"lower micro_rows ({recipe.micro_rows})"
+        if recipe.micro_rows > 1
+        else f"lower row_length ({stage.row_length})",
         "train an adapter" if not recipe.adapter else "",
         "start more processes with torchrun",
     ]

@@ -39,7 +39,9 @@ def check(scorer: Scorer, world: World, *, vocabulary: int, half: bool) -> float
     moved = (whole - changed).abs()
     inside, across = float(moved[1 : DOCUMENT - 1].max()), float(moved[DOCUMENT - 1 :].max())
     if not inside > 0:
-        raise RunError("The model's losses do not depend on what stands before a token: it cannot be checked or trained.")
+        raise RunError(
+            "The model's losses do not depend on what stands before a token: it cannot be checked or trained."
+        )
     if across > MOST_LEAK * inside:
         raise RunError(
             f"Documents that share a row see each other in this model (a change in the first moves losses in the second by "

@@ -139,7 +139,9 @@ class _Trainer:
         one, total = self._one, 0.0
         share = one.world.size / max(1, batch.trained)
         for micro in batch.micros:
-            tensors = (each.to(one.world.device, non_blocking=True) for each in (micro.ids, micro.positions, micro.labels))
+            tensors = (
+                each.to(one.world.device, non_blocking=True) for each in (micro.ids, micro.positions, micro.labels)
+            )
             with precision(one.world, one.half):
                 part = one.scorer(*tensors)
             # Gradients are averaged over the processes, so each one's share is taken as many times as there are.

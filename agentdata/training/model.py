@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, logging
@@ -36,15 +37,13 @@ def load_model(recipe: TrainingRecipe, weights: Path | str, device: torch.device
             model: nn.Module = AutoModelForCausalLM.from_config(config, **options)
         else:
             model = AutoModelForCausalLM.from_pretrained(weights, config=config, **options)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         words = " ".join(str(error).split())[:300]
         raise UsageError(f"The model {str(weights)!r} cannot be loaded: {words}") from error
     if recipe.adapter:
         model = add_adapter(model, recipe.adapter)
     if recipe.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        if recipe.adapter:
-            model.enable_input_require_grads()  # type: ignore[operator]
+        causal(model).activation_checkpointing_enable()
     return model.to(device).train()
 
 
@@ -63,9 +62,10 @@ def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        adapted: nn.Module = get_peft_model(model, config)
     except ValueError as error:
         raise UsageError(f"The adapter does not fit the model: {' '.join(str(error).split())[:300]}") from error
+    return adapted
 
 
 def causal(model: nn.Module) -> Any:
@@ -78,4 +78,4 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     kinds = set(getattr(causal(model), "_no_split_modules", None) or ())
     found = [module for module in model.modules() if type(module).__name__ in kinds]
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return found or (list(max(lists, key=len)) if lists else [])
+    return found or list(max(lists, key=lambda one: len(one), default=[]))

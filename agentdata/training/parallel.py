@@ -4,6 +4,7 @@ Started alone it is one process; `torchrun` starts many and says so in the envir
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,15 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from agentdata.errors import RunError, UsageError
+
 STALL = timedelta(minutes=30)
 """How long the others are waited for before a process is taken to be gone."""
+
+GRACE = 5.0
+"""Seconds in which the first process's words come before anybody else's."""
+GONE = ("Connection closed by peer", "Connection reset by peer", "NCCL", "Timed out", "Broken pipe")
+"""What gloo and NCCL say of a process that does not answer any more."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,28 @@ def joined(world: World) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def said_once(world: World) -> Iterator[None]:
+    """What goes wrong in all processes is said by the first, and that another one is gone is said as such.
+
+    Raises RunError. torchrun ends all processes when one has ended with an error.
+    """
+    try:
+        yield
+    except (UsageError, RunError):
+        if not world.first:
+            time.sleep(GRACE)
+        raise
+    except RuntimeError as error:
+        words = " ".join(str(error).split())
+        if world.size == 1 or not any(mark in words for mark in GONE):
+            raise
+        raise RunError(
+            f"Another process of the training is gone ({words[-160:]}): look above or at its machine for why, and run the "
+            "same command again; it goes on from the last checkpoint."
+        ) from error
+
+
 def divide(model: nn.Module, layers: list[nn.Module], world: World, *, half: bool) -> None:
     """Divide weights, gradients and moments among the processes (FSDP2), layer by layer, and the rest together.
 
@@ -84,7 +114,9 @@ def divide(model: nn.Module, layers: list[nn.Module], world: World, *, half: boo
     """
     if world.size == 1 and world.device.type == "cpu":
         return
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
+    policy = (
+        MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
+    )
     for part in (*layers, model):
         fully_shard(part, mp_policy=policy)
 

@@ -52,9 +52,7 @@ def await_prepared(run: Path, since: float) -> None:
         time.sleep(0.2)
 
 
-def _packing(
-    recipe: TrainingRecipe, stage: Stage, sources: tuple[PackSource, ...], mask: MaskPolicy
-) -> PackRecipe:
+def _packing(recipe: TrainingRecipe, stage: Stage, sources: tuple[PackSource, ...], mask: MaskPolicy) -> PackRecipe:
     values: dict[str, Any] = {
         "sources": sources,
         "tokenizer": recipe.model,
@@ -102,7 +100,9 @@ def check_vocabulary(rows: PackedRows, vocabulary: int, longest: int, model: str
 def _verify(folder: Path) -> None:
     """Raise RunError for files that are not what was packed; files that were found whole are not read again."""
     seen = folder / "verified"
-    mark = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in sorted((folder / "rows").iterdir()))
+    mark = "".join(
+        f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in sorted((folder / "rows").iterdir())
+    )
     if seen.is_file() and seen.read_text() == mark:
         return
     for name in damaged(folder):

@@ -20,7 +20,7 @@ from agentdata.training.batches import steps_of
 from agentdata.training.estimates import check_memory, memory, shape_of
 from agentdata.training.loop import StageRun, train_stage
 from agentdata.training.model import causal, layers_of, load_model
-from agentdata.training.parallel import World, divide, joined, place
+from agentdata.training.parallel import World, divide, joined, place, said_once
 from agentdata.training.prepare import (
     await_prepared,
     check_vocabulary,
@@ -43,11 +43,11 @@ def train(run: Path, recipe: TrainingRecipe, *, workers: int = 1) -> Path:
     Under torchrun every process calls this. workers: processes for packing. Raises UsageError or RunError.
     """
     world, since = place(), time.time() - 60.0
-    if len(recipe.stages) and recipe.stages[0].batch_rows < world.size:
+    if recipe.stages[0].batch_rows < world.size:
         raise UsageError(
             f"batch_tokens holds {recipe.stages[0].batch_rows} rows and {world.size} processes would share them: raise it."
         )
-    with locked(run, (1, 1)) if world.first else nullcontext():
+    with locked(run, (1, 1)) if world.first else nullcontext(), said_once(world):
         if world.first:
             options = recipe.model_dump(mode="json", exclude=FREE)
             settle(run, {"generator": f"agentdata {__version__}", "options": {"training": options}})
@@ -65,9 +65,7 @@ def train(run: Path, recipe: TrainingRecipe, *, workers: int = 1) -> Path:
     return stage_folder(run, recipe.stages[-1]) / "model"
 
 
-def _train_one(
-    run: Path, recipe: TrainingRecipe, stage: Stage, world: World, rows: PackedRows, before: int
-) -> None:
+def _train_one(run: Path, recipe: TrainingRecipe, stage: Stage, world: World, rows: PackedRows, before: int) -> None:
     half = recipe.precision == "bf16" or (recipe.precision == "auto" and world.device.type == "cuda")
     model = load_model(recipe, recipe.model, world.device)
     config = causal(model).config.get_text_config()

@@ -61,7 +61,9 @@ def _save_whole(folder: Path, weights: dict[str, torch.Tensor], recipe: Training
     kind = getattr(config, "dtype", None) or torch.float32
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config, dtype=kind)
-    tied = set(getattr(empty, "_tied_weights_keys", None) or ()) if config.get_text_config().tie_word_embeddings else set()
+    tied = (
+        set(getattr(empty, "_tied_weights_keys", None) or ()) if config.get_text_config().tie_word_embeddings else set()
+    )
     kept = {
         name: value.to(kind) if value.is_floating_point() else value
         for name, value in weights.items()

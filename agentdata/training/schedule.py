@@ -1,5 +1,6 @@
 """A step's place in its stage to its learning rate."""
 
+from collections.abc import Callable
 from math import cos, pi, sqrt
 
 from agentdata.training.recipe import Schedule
@@ -16,13 +17,15 @@ def rate_share(schedule: Schedule, step: int, steps: int) -> float:
     if schedule.kind == "constant":
         return 1.0
     begin = warm
-    shape = schedule.kind
+    shape: str = schedule.kind
     if schedule.kind == "warmup-stable-decay":
         begin = max(warm, steps - round(schedule.decay * steps))
         shape = schedule.decay_shape
         if step < begin:
             return 1.0
-    share = (step - begin + 1) / (steps - begin) if schedule.kind == "warmup-stable-decay" else _share(step, begin, steps)
+    share = (
+        (step - begin + 1) / (steps - begin) if schedule.kind == "warmup-stable-decay" else _share(step, begin, steps)
+    )
     return schedule.minimum + (1 - schedule.minimum) * SHAPES[shape](share)
 
 
@@ -31,7 +34,7 @@ def _share(step: int, begin: int, steps: int) -> float:
     return (step - begin) / max(1, steps - 1 - begin)
 
 
-SHAPES = {
+SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda share: (1 + cos(pi * share)) / 2,
     "linear": lambda share: 1 - share,
     "sqrt": lambda share: 1 - sqrt(share),

@@ -44,7 +44,7 @@ class Scorer(nn.Module):
         hidden = whole.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state[shown]
         head = whole.get_output_embeddings()
         if each:
-            pieces = zip(hidden.split(MEASURED), wanted.split(MEASURED), strict=True)
+            pieces = zip(torch.split(hidden, MEASURED), torch.split(wanted, MEASURED), strict=True)
             return torch.cat([F.cross_entropy(head(one).float(), right, reduction="none") for one, right in pieces])
         if hidden.shape[0] * head.weight.shape[0] >= CHUNKED:
             options = nn.LinearCrossEntropyOptions()
