@@ -30,7 +30,9 @@ from recipes.loop.report import write_report
 HERE = Path(__file__).parent
 AGENTDATA = (sys.executable, "-m", "agentdata")
 LAST_STAGE = "messages"
-HARVEST = ("harvest", "contextual", "--policy", "explore", "--render", "markdown,messages", "--mask", "actions-only")
+RENDERED = ("--policy", "explore", "--render", "markdown,messages", "--mask", "actions-only")
+HARVEST = ("harvest", "contextual", "--limit", "600", *RENDERED)
+"""Newest landings alone: far more tokens than the training takes."""
 
 
 @dataclass(frozen=True)
