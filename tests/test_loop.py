@@ -20,7 +20,7 @@ from tests.histories import History
 from tests.runs import contents, small_history
 
 ROOT = HERE.parent.parent
-SMALL = {"steps": 12, "row_length": 128, "batch_tokens": 512}
+SMALL = {"steps": 8, "row_length": 128, "batch_tokens": 512}
 
 
 def loop(out: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -34,7 +34,7 @@ def small(tmp_path: Path) -> Path:
     """The recipe of the loop with few short steps."""
     recipe = yaml.safe_load((HERE / "midtrain.yaml").read_text())
     stages = [{**stage, **SMALL} for stage in recipe["stages"]]
-    several: dict[str, Any] = {"held_out_steps": 6, "held_out_rows": 4, "checkpoint_steps": 0, "precision": "fp32"}
+    several: dict[str, Any] = {"held_out_steps": 4, "held_out_rows": 4, "checkpoint_steps": 0, "precision": "fp32"}
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump({**recipe, **several, "stages": stages}))
     return path

@@ -5,6 +5,7 @@ OUT/model                           a small model with random weights
 OUT/midtrain.yaml, OUT/trained      its training, with losses on the unseen repositories
 OUT/environments, OUT/tasks         tasks from the newest changes of one seen repository
 OUT/attempts                        what the trained model did about them, graded
+OUT/*/report.html                   pages of both
 OUT/report.md                       what came of it
 OUT/steps.jsonl                     seconds of each step
 
@@ -24,13 +25,16 @@ from typing import Any
 
 import yaml
 
+from agentdata.cli.main import app
 from agentdata.errors import RunError, UsageError
 from recipes.loop.report import write_report
 
 HERE = Path(__file__).parent
 AGENTDATA = (sys.executable, "-m", "agentdata")
 LAST_STAGE = "messages"
-HARVEST = ("harvest", "contextual", "--policy", "explore", "--render", "markdown,messages", "--mask", "actions-only")
+RENDERED = ("--policy", "explore", "--render", "markdown,messages", "--mask", "actions-only")
+HARVEST = ("harvest", "contextual", "--limit", "600", *RENDERED)
+"""Newest landings alone: far more tokens than the training takes."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def run(out: Path, seen: Sequence[Repository], unseen: Sequence[Repository], *, 
     if tasks:
         derive(loop, seen[0], tasks)
         attempt(loop)
+    draw(loop)
     print("\n" + write_report(out), flush=True)
 
 
@@ -139,6 +144,13 @@ def attempt(loop: Loop) -> None:
                 recipe = str(HERE / "environmental.yaml")
                 command = ("harvest", "environmental", "tasks", "--model", "loop", "--endpoint", endpoint)
                 loop.run(*command, "--recipe", recipe, "--workers", "2", "--graders", "1", "-o", "attempts")
+
+
+def draw(loop: Loop) -> None:
+    """A page for the training and one for the attempts."""
+    for name in ("trained", "attempts"):
+        if "report" in {command.name for command in app.registered_commands} and (loop.out / name).is_dir():
+            loop.step(f"{name}/report.html", "report", name)
 
 
 @contextmanager
