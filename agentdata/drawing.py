@@ -118,7 +118,9 @@ def columns(
     parts += _under(rows, wide, top + height + 16, end)
     parts += _marks(marks, wide, top, height)
     if not marks:
-        parts += [_over(row, (place + 0.5) * wide, top + height * (1 - row.value / most) - 5) for place, row in _peaks(rows)]
+        parts += [
+            _over(row, (place + 0.5) * wide, top + height * (1 - row.value / most) - 5) for place, row in _peaks(rows)
+        ]
     return picture(WIDTH, top + height + 22, title, "; ".join(row.title for row in rows if row.value), parts)
 
 
@@ -208,7 +210,11 @@ class _Frame:
 
 
 def _axes(
-    frame: _Frame, marks: Sequence[float], form: Callable[[float], str], across: str, form_across: Callable[[float], str]
+    frame: _Frame,
+    marks: Sequence[float],
+    form: Callable[[float], str],
+    across: str,
+    form_across: Callable[[float], str],
 ) -> Iterator[str]:
     for mark in marks:
         yield line(frame.left, frame.y(mark), frame.left + frame.width, frame.y(mark), "faint")

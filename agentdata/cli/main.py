@@ -16,6 +16,7 @@ from agentdata.cli import (
     look,
     pack,
     publish,
+    report,
     rollouts,
     runs,
     sandbox,
@@ -45,6 +46,7 @@ app.add_typer(runs.app, name="runs")
 app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
 app.command("pack")(pack.pack)
+app.command("report")(report.report)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)
