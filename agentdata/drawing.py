@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 360
-LETTER = 6.2
+LETTER = 6.9
 """Pixels that a letter takes on average at the size of labels."""
 ROW = 36
 """Pixels from one bar to the next: a line of words, and the bar below it."""
@@ -250,8 +250,11 @@ def _names(lines: Sequence[Curve], frame: _Frame) -> Iterator[str]:
     for y, (_, number) in zip(places, ends, strict=True):
         name = shortened(lines[number].name, 14)
         title = lines[number].name if name != lines[number].name else ""
-        x = frame.left + frame.width + 6
-        yield text(x, y - excess + 4, name, colour=COLOURS[number % len(COLOURS)], title=title)
+        end = frame.left + frame.width
+        x, last = frame.x(lines[number].points[-1][0]), frame.y(lines[number].points[-1][1])
+        # A curve that ends before the others is named where it ends.
+        x, y, anchor = (end + 6, y - excess + 4, "start") if x > end - 12 else (x, last - 8, "end")
+        yield text(x, y, name, anchor=anchor, colour=COLOURS[number % len(COLOURS)], title=title)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

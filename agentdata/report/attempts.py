@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from agentdata.evaluate.telling import Grid
 from agentdata.report.columns import Rows, column, count, flat, sums_of_lists
 from agentdata.report.figures import folded, funnel, ranking, spread, those
-from agentdata.report.numbers import duration, share, short
+from agentdata.report.numbers import TIMES, duration, share, short
 from agentdata.report.page import Figure, Section, Tile
 
-TRAJECTORIES = frozenset({"steps", "stop", "submission"})
+TRAJECTORIES = frozenset({"steps", "stop", "task", "repo", "seconds", "verdict"})
 VERDICTS = frozenset({"task", "resolved", "reason", "test_seconds"})
 NOT_GRADED = "not-graded"
 LEAVES = (
@@ -36,6 +36,9 @@ LEAVES = (
     "steps.observations.status",
     "steps.observations.seconds",
 )
+
+GROUPS = ("task", "repo", "model", "scaffold", "stop", "verdict.reason")
+"""Columns by whose values attempts are counted."""
 
 
 @dataclass
@@ -60,9 +63,6 @@ class _Sums:
     tampering: Counter[str] = field(default_factory=Counter)
     time: Counter[str] = field(default_factory=Counter)
     """Seconds by what they were spent on."""
-
-
-GROUPS = ("task", "repo", "model", "scaffold", "stop", "verdict.reason")
 
 
 def trajectories(rows: Rows) -> Section:
@@ -95,7 +95,7 @@ def _add(sums: _Sums, batch: pa.RecordBatch) -> None:
         count(sums.by[name], values)
         count(sums.resolved[name], pc.filter(values, good))
     reasons = column(batch, "verdict.reason")
-    count(sums.graded, pc.filter(batch.column("task"), pc.not_equal(reasons, NOT_GRADED)))
+    count(sums.graded, pc.filter(batch.column("task"), pc.not_equal(reasons, pa.scalar(NOT_GRADED))))
     steps = batch.column("steps")
     count(sums.steps, pc.list_value_length(steps))
     sums.drawn.update(sums_of_lists(steps, "completion_tokens"))
@@ -145,7 +145,7 @@ def _figures(sums: _Sums, attempts: int) -> list[Figure | None]:
         spread("Tokens read per attempt", sums.read, "attempts", words="Over the prompts of all steps."),
         ranking("Calls of tools", sums.tools, "calls"),
         ranking("Exit status of calls", _statuses(sums.statuses), "calls"),
-        spread("Time per attempt", sums.seconds, "attempts", form=duration),
+        spread("Time per attempt", sums.seconds, "attempts", form=duration, edges=TIMES),
         _times(sums.time),
         ranking("Commands that looked for what must not be there", sums.leaks, "commands"),
         ranking("Changes to what grades, undone", sums.tampering, "changes"),
@@ -207,7 +207,7 @@ def verdicts(rows: Rows) -> Section:
         figures=those(
             ranking("Reasons of verdicts", reasons, "submissions"),
             ranking("Submissions by model", models, "submissions", parts=("resolved", "not resolved", resolved)),
-            spread("Time of the tests", seconds, "submissions", form=duration),
+            spread("Time of the tests", seconds, "submissions", form=duration, edges=TIMES),
             ranking("Changes to what grades, undone", tampering, "changes"),
         ),
     )

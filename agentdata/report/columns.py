@@ -20,7 +20,7 @@ BATCH_ROWS = 4096
 LAST_SECOND = 253_402_300_800
 """End of the year 9999: a history may claim any time."""
 Array = Any
-"""An Arrow array; the stubs tell its parameter, which is not known here."""
+"""An Arrow array, or None for a column that the table has not; which type its values have is not known before."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise RunError(f"{path} cannot be read: {words}. `agentdata check` says what is damaged.") from error
 
 
-def column(batch: pa.RecordBatch, leaf: str) -> Array | None:
+def column(batch: pa.RecordBatch, leaf: str) -> Array:
     """A column inside structures, as `verdict.resolved`; None where the table has none."""
     name, *inner = leaf.split(".")
     if name not in batch.schema.names:
@@ -101,7 +101,7 @@ def column(batch: pa.RecordBatch, leaf: str) -> Array | None:
     return found
 
 
-def flat(batch: pa.RecordBatch, leaf: str) -> Array | None:
+def flat(batch: pa.RecordBatch, leaf: str) -> Array:
     """All values of a column inside lists, one after another; None where the table has none."""
     name, *inner = leaf.split(".")
     if name not in batch.schema.names:
@@ -120,34 +120,35 @@ def _unlisted(array: Array) -> Array:
     return array
 
 
-def count(counts: Counter[Any], values: Array | None) -> None:
+def count(counts: Counter[Any], values: Array) -> None:
     """Add how often each value occurs."""
     if values is not None:
         found = pc.value_counts(values)
         for value, number in zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True):
-            counts[value] += number
+            counts[value] += int(number or 0)
 
 
-def add_sums(sums: Counter[Any], keys: Array | None, values: Array | None) -> None:
+def add_sums(sums: Counter[Any], keys: Array, values: Array) -> None:
     """Add the values up by their keys."""
     if keys is not None and values is not None:
         grouped = (
             pa.table({"key": keys, "value": values}).group_by("key", use_threads=False).aggregate([("value", "sum")])
         )
         for key, number in zip(grouped["key"].to_pylist(), grouped["value_sum"].to_pylist(), strict=True):
-            sums[key] += number or 0
+            sums[key] += int(number or 0)
 
 
-def sums_of_lists(lists: Array, field: str) -> list[int | float]:
+def sums_of_lists(lists: Array, field: str) -> list[int]:
     """For each list of structures the sum of a field."""
     sums: Counter[int] = Counter()
     add_sums(sums, pc.list_parent_indices(lists), pc.struct_field(pc.list_flatten(lists), field))
     return [sums[place] for place in range(len(lists))]
 
 
-def years(seconds: Array | None) -> Array | None:
+def years(seconds: Array) -> Array:
     """The years of times since the epoch; those that are none are left out."""
     if seconds is None:
         return None
-    told = pc.filter(seconds, pc.and_(pc.greater(seconds, pa.scalar(0)), pc.less(seconds, pa.scalar(LAST_SECOND))))
+    known: Array = pc.and_(pc.greater(seconds, pa.scalar(0)), pc.less(seconds, pa.scalar(LAST_SECOND)))
+    told = pc.filter(seconds, known)
     return pc.year(pc.cast(told, pa.timestamp("s")))

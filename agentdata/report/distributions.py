@@ -29,6 +29,8 @@ class Distribution:
     """At least one value, none negative, with how often each occurs."""
 
     counts: Mapping[float, int]
+    round_edges: tuple[float, ...] = ()
+    """Where bins may begin; without any, at round numbers."""
 
     @cached_property
     def values(self) -> list[float]:
@@ -67,12 +69,20 @@ class Distribution:
             counts[min(bisect_right(edges, value) - 1, len(counts) - 1)] += count
         return [Bin(low, high, count) for low, high, count in zip(edges, edges[1:], counts, strict=False)]
 
+    @cached_property
+    def whole(self) -> bool:
+        """Whether the values are whole numbers."""
+        return all(float(value).is_integer() for value in self.values)
+
     def _edges(self) -> list[float]:
         low, high = self.values[0], self.values[-1]
+        first, last = (bisect_right(self.round_edges, value) for value in (low, high))
+        if last - first > 2:
+            return [*self.round_edges[max(0, first - 1) : last], self.round_edges[min(last, len(self.round_edges) - 1)]]
         if high > UNEVEN * max(self.quantile(0.5), 1) and high > MOST_BINS:
             return self._growing(low, high)
         width = round_step(max((high - low) / (MOST_BINS - 2), 1e-9)) if high > low else 1.0
-        if all(float(value).is_integer() for value in self.values[:100]):
+        if self.whole:
             width = float(max(1, math.ceil(width)))
         first = math.floor(low / width + 1e-9)
         last = math.floor(high / width + 1e-9) + 1
@@ -91,5 +101,6 @@ class Distribution:
         """Where a value lies among the bins, in bins from the left."""
         for number, one in enumerate(self.bins()):
             if value < one.high:
-                return number + (value - one.low) / (one.high - one.low)
+                # A whole number has a column, or a part of one, to itself.
+                return number + (value - one.low + 0.5 * self.whole) / (one.high - one.low)
         return float(len(self.bins()))

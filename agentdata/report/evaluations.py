@@ -6,9 +6,9 @@ from pathlib import Path
 
 from agentdata.evaluate.report import Report
 from agentdata.evaluate.telling import Grid, effort_grid, headline, remarks, score_grid
-from agentdata.report.figures import Figure, folded, ranking, spread, those
-from agentdata.report.numbers import duration, share, short
-from agentdata.report.page import Page, Section, Tile
+from agentdata.report.figures import folded, ranking, spread, those
+from agentdata.report.numbers import TIMES, duration, share, short
+from agentdata.report.page import Figure, Page, Section, Tile
 
 PARTS = ("resolved", "not resolved")
 
@@ -74,7 +74,13 @@ def _attempts(report: Report) -> Section:
             ranking("Verdicts", {one.name: one.count for one in report.reasons}, "attempts"),
             spread("Steps per attempt", Counter(one.steps for one in efforts), "attempts"),
             spread("Tokens written per attempt", Counter(one.completion_tokens for one in efforts), "attempts"),
-            spread("Time per attempt", Counter(round(one.seconds, 1) for one in efforts), "attempts", form=duration),
+            spread(
+                "Time per attempt",
+                Counter(round(one.seconds, 1) for one in efforts),
+                "attempts",
+                form=duration,
+                edges=TIMES,
+            ),
             ranking("Tasks left out, by reason", Counter(one.reason for one in report.left_out), "tasks"),
         ),
         grids=(*([("Effort of each run", effort_grid(report))] if efforts else []), ("Tasks", _tasks(report))),

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from agentdata.report.columns import Rows, column, count, flat
 from agentdata.report.figures import by_year, ranking, spread, those
-from agentdata.report.numbers import duration, share, short, size
+from agentdata.report.numbers import TIMES, duration, share, short, size
 from agentdata.report.page import Section, Tile
 
 ENVIRONMENTS = frozenset({"lock_id", "image_id"})
@@ -52,14 +52,14 @@ def builds(rows: Rows) -> Section:
         count(reasons, column(batch, "reason"))
         count(seconds, pc.round(column(batch, "seconds"), 1))
         count(origins, column(batch, "origin"))
-        count(good, pc.filter(column(batch, "origin"), pc.equal(column(batch, "reason"), "")))
+        count(good, pc.filter(column(batch, "origin"), pc.equal(column(batch, "reason"), pa.scalar(""))))
     total = sum(value * number for value, number in seconds.items())
     return Section(
         "Builds",
         f"{short(rows.count)} builds were tried, {share(reasons[''], rows.count)} worked, in {duration(total)} all together.",
         figures=those(
             ranking("How builds ended", {name or "worked": number for name, number in reasons.items()}, "builds"),
-            spread("Time per build", seconds, "builds", form=duration),
+            spread("Time per build", seconds, "builds", form=duration, edges=TIMES),
             ranking("What was tried", origins, "builds", parts=("worked", "failed", good)),
         ),
     )

@@ -1,6 +1,7 @@
 """Counts to figures: rankings, spreads, years and funnels, each drawn, told in a sentence, and tabled."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from agentdata.drawing import Bar, Column, Curve, bars, columns, curves
 from agentdata.evaluate.telling import Grid
@@ -51,6 +52,9 @@ def ranking(
         for name, number in shown
     ]
     told = [words] if words else []
+    if len(found) == 1:
+        only = f"{drawn[0].label} {unit} {parts[0]}" if parts else f"all {drawn[0].value:,} {unit}"
+        return Figure(title, " ".join([*told, f"{drawn[0].name}: {only}."]))
     if len(shown) < len(found):
         rest = sum(number for _, number in found[MOST_BARS:])
         told.append(
@@ -76,11 +80,23 @@ def folded(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [*rows[: MOST_ROWS - TAIL_ROWS], between, *rows[-TAIL_ROWS:]]
 
 
-def spread(title: str, counts: Mapping[float, int], unit: str, *, form: Form = short, words: str = "") -> Figure | None:
-    """How values are spread; None where there are none. unit: what has such a value, as `samples`."""
+def spread(
+    title: str,
+    counts: Mapping[Any, int],
+    unit: str,
+    *,
+    form: Form = short,
+    words: str = "",
+    edges: Sequence[float] = (),
+) -> Figure | None:
+    """How values are spread; None where there are none. unit: what has such a value, as `samples`; edges: round
+    numbers to begin bins at, where they are not those of counts."""
     if not counts:
         return None
-    found = Distribution(counts)
+    if len(counts) == 1:
+        only = next(iter(counts))
+        return Figure(title, f"{words} {form(only)} for all {short(counts[only])} {unit}.".strip())
+    found = Distribution(counts, tuple(edges))
     bins = found.bins()
     told = {name: found.quantile(part) for name, part in (("median", 0.5), ("90%", 0.9))}
     drawn = [

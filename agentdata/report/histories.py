@@ -11,7 +11,7 @@ from agentdata.report.page import Section, Tile
 
 LANDINGS = frozenset({"landed_parent", "duplicate_of"})
 CHANGES = frozenset({"edits", "commits", "files"})
-TRACES = frozenset({"events", "proof"})
+TRACES = frozenset({"events", "proof", "unparsed"})
 
 
 def landings(rows: Rows) -> Section:
@@ -78,7 +78,7 @@ def traces(rows: Rows) -> Section:
         count(policies, column(batch, "policy"))
         count(kinds, flat(batch, "events.kind"))
         count(events, pc.list_value_length(batch.column("events")))
-        unparsed += pc.sum(pc.greater(pc.list_value_length(batch.column("unparsed")), 0)).as_py() or 0
+        unparsed += sum(1 for length in pc.list_value_length(batch.column("unparsed")).to_pylist() if length)
     told = [f"{unparsed:,} traces tell files that the grammar of their language does not accept."] if unparsed else []
     return Section(
         "Traces",

@@ -3,6 +3,11 @@
 import math
 
 STEPS = ("", "k", "M", "G", "T")
+TIMES = (
+    *(0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0),
+    *(3600.0 * hours for hours in (1, 2, 4, 8, 12, 24, 48, 96, 192, 384, 768, 1536)),
+)
+"""Seconds that are round times."""
 
 
 def short(value: float) -> str:
@@ -40,7 +45,7 @@ def duration(seconds: float) -> str:
 def share(part: float, whole: float) -> str:
     """A part of a whole in percent; a dash where there is no whole."""
     if not whole:
-        return "–"
+        return "-"
     percent = 100 * part / whole
     if 0 < percent < 0.1:
         return "<0.1%"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from agentdata.midtrain.ledger import Ledger, LedgerLine
 from agentdata.midtrain.packed import PackManifest
-from agentdata.report.figures import Figure, ranking, those
+from agentdata.report.figures import ranking, those
 from agentdata.report.numbers import share, short
-from agentdata.report.page import Page, Section, Tile
+from agentdata.report.page import Figure, Page, Section, Tile
 
 TRAINED = ("trained", "only read")
 

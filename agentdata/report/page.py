@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 
+EMPTY = Grid((), ())
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """A figure that is worth its size."""
@@ -26,9 +29,9 @@ class Figure:
 
     title: str
     words: str
-    picture: str
-    """An SVG element."""
-    grid: Grid
+    picture: str = ""
+    """An SVG element; without one, the words tell all that there is."""
+    grid: Grid = EMPTY
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agentdata.records import Manifest
@@ -37,25 +38,25 @@ KINDS = (
 
 def page(run: Path, manifest: Manifest) -> Page:
     """The page of a finished run or dataset."""
-    tables = [Rows(run, table) for table in manifest.tables if table.rows]
-    told = [
-        (place, make, rows)
-        for rows in tables
-        for place, (needs, make) in enumerate(SECTIONS)
-        if needs <= rows.columns and rows.name != "rejected"
-    ]
-    first: dict[str, tuple[int, Callable[[Rows], Section], Rows]] = {}
-    for place, make, rows in told:
-        first.setdefault(rows.name, (place, make, rows))
-    sections = [make(rows) for _, make, rows in sorted(first.values(), key=lambda one: one[0])]
+    tables = [Rows(run, table) for table in manifest.tables if table.rows and table.name != "rejected"]
+    told = sorted((_place(rows), number) for number, rows in enumerate(tables))
+    sections = [SECTIONS[place][1](tables[number]) for place, number in told if place < len(SECTIONS)]
+    tiles = tuple(_tiles(manifest))
+    if len(sections) == 1:
+        tiles, sections = sections[0].tiles, [replace(sections[0], tiles=())]
     return Page(
         run.resolve().name,
         kind_of(manifest),
-        tuple(_tiles(manifest)),
+        tiles,
         tuple(section for section in (_flow(manifest), *sections, _files(manifest)) if section),
         manifest.generator,
         _readable(manifest.configuration),
     )
+
+
+def _place(rows: Rows) -> int:
+    """The first of SECTIONS that fits a table."""
+    return next((place for place, (needs, _) in enumerate(SECTIONS) if needs <= rows.columns), len(SECTIONS))
 
 
 def kind_of(manifest: Manifest) -> str:

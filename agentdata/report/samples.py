@@ -10,7 +10,7 @@ from agentdata.report.page import Section, Tile
 
 VALUES = ("licence", "tier", "policy", "scaffold", "stop", "verdict", "token_counter", "generator")
 """Columns of which each value is counted."""
-NEEDS = frozenset({"rendering", "tokens"})
+NEEDS = frozenset({"tokens", "trained_tokens"})
 
 
 def samples(rows: Rows) -> Section:
@@ -33,7 +33,7 @@ def samples(rows: Rows) -> Section:
         count(clusters, column(batch, "repetition"))
     environmental = bool(values["stop"] and set(values["stop"]) != {""})
     return Section(
-        rows.name,
+        f"Samples, {rows.name}",
         _words(rows, values["token_counter"]),
         tiles=tuple(_tiles(rows, tokens, trained, repositories)),
         figures=those(

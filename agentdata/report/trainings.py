@@ -25,6 +25,7 @@ MOST_POINTS = 240
 MOST_KINDS = 6
 """Curves in one figure."""
 MOST_NOTICES = 200
+MEASURES = ("loss", "rate", "gradient_norm", "tokens_per_second", "mfu", "memory")
 
 
 @dataclass
@@ -94,7 +95,6 @@ class _Stage:
             measure.add(event["step"], event.get(name))
 
 
-MEASURES = ("loss", "rate", "gradient_norm", "tokens_per_second", "mfu", "memory")
 HeldOut = dict[str, dict[str, Thinned]]
 """Loss by source and kind."""
 
@@ -184,7 +184,7 @@ def _stages(events: _Events) -> Section:
             f"{one.trained:,}",
             duration(one.seconds),
             f"{one.first_loss:.4f}",
-            f"{one.measures['loss'].last:.4f}" if one.measures["loss"].sums else "–",
+            f"{one.measures['loss'].last:.4f}" if one.measures["loss"].sums else "-",
             size(one.memory),
         )
         for name, one in events.stages.items()
