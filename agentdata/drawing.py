@@ -15,11 +15,11 @@ LETTER = 6.9
 ROW = 36
 """Pixels from one bar to the next: a line of words, and the bar below it."""
 LIGHT = {
-    "ink": "#1f2933", "soft": "#5a6672", "faint": "#d5dce2", "paper": "#ffffff", "pale": "#cfd8df",
+    "ink": "#1f2933", "soft": "#5a6672", "faint": "#d5dce2", "paper": "#ffffff", "pale": "#afbcc7", "track": "#ebeff2",
     "one": "#2563a8", "two": "#b3541e", "three": "#2a7f62", "four": "#8a4fa3", "five": "#86670b", "six": "#b5305a",
 }  # fmt: skip
 DARK = {
-    "ink": "#e6ebf0", "soft": "#a3b0bc", "faint": "#36414b", "paper": "#161b21", "pale": "#465360",
+    "ink": "#e6ebf0", "soft": "#a3b0bc", "faint": "#36414b", "paper": "#161b21", "pale": "#5a6875", "track": "#252d35",
     "one": "#6aa9e9", "two": "#e8935c", "three": "#58b893", "four": "#c095d8", "five": "#d1ad4a", "six": "#ee84a4",
 }  # fmt: skip
 COLOURS = ("one", "two", "three", "four", "five", "six")
@@ -98,7 +98,7 @@ def _bar(row: Bar, y: int, most: float) -> Iterator[str]:
     shown = shortened(row.name, int((WIDTH - LETTER * len(row.label) - 12) / LETTER))
     yield text(0, y + 13, shown, title=row.name if shown != row.name else "")
     yield text(WIDTH, y + 13, row.label, anchor="end", colour="soft")
-    yield rect(0, y + 19, WIDTH, 9, "faint")
+    yield rect(0, y + 19, WIDTH, 9, "track")
     if row.part is not None:
         yield rect(0, y + 19, WIDTH * row.value / most, 9, "pale")
     yield rect(0, y + 19, WIDTH * (row.value if row.part is None else row.part) / most, 9, "one")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agentdata.evaluate.telling import Grid
-from agentdata.report.columns import Rows, column, count, flat, sums_of_lists
+from agentdata.report.columns import Rows, column, count, equal, flat, sums_of_lists
 from agentdata.report.figures import folded, funnel, ranking, spread, those
 from agentdata.report.numbers import TIMES, duration, share, short
 from agentdata.report.page import Figure, Section, Tile
@@ -62,7 +62,7 @@ class _Sums:
     leaks: Counter[str] = field(default_factory=Counter)
     tampering: Counter[str] = field(default_factory=Counter)
     time: Counter[str] = field(default_factory=Counter)
-    """Seconds by what they were spent on."""
+    """Time by what it was spent on."""
 
 
 def trajectories(rows: Rows) -> Section:
@@ -95,7 +95,7 @@ def _add(sums: _Sums, batch: pa.RecordBatch) -> None:
         count(sums.by[name], values)
         count(sums.resolved[name], pc.filter(values, good))
     reasons = column(batch, "verdict.reason")
-    count(sums.graded, pc.filter(batch.column("task"), pc.not_equal(reasons, pa.scalar(NOT_GRADED))))
+    count(sums.graded, pc.filter(batch.column("task"), pc.invert(equal(reasons, NOT_GRADED))))
     steps = batch.column("steps")
     count(sums.steps, pc.list_value_length(steps))
     sums.drawn.update(sums_of_lists(steps, "completion_tokens"))
@@ -120,14 +120,12 @@ def _flat_texts(lists: Any) -> list[str]:
 
 
 def _figures(sums: _Sums, attempts: int) -> list[Figure | None]:
-    submitted = sums.by["stop"]["submitted"]
     parts = {name: ("resolved", "not resolved", sums.resolved[name]) for name in GROUPS}
     return [
         funnel(
             "From attempts to solutions",
             [
                 ("attempts", attempts),
-                ("submitted by the policy", submitted),
                 ("graded", sums.graded.total()),
                 ("resolved", sums.resolved["task"].total()),
             ],
@@ -171,7 +169,7 @@ def _bands(sums: _Sums) -> Figure | None:
 
 def _times(seconds: Mapping[str, float]) -> Figure | None:
     whole = {name: round(value) for name, value in seconds.items() if round(value)}
-    return ranking("Seconds by what they were spent on", whole, "seconds")
+    return ranking("Time by what it was spent on", whole, "seconds", form=duration)
 
 
 def _tasks(sums: _Sums) -> Grid:

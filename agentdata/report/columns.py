@@ -128,6 +128,12 @@ def count(counts: Counter[Any], values: Array) -> None:
             counts[value] += int(number or 0)
 
 
+def equal(values: Array, value: str) -> Array:
+    """For each value whether it is this one."""
+    wanted: Any = pa.scalar(value)
+    return pc.equal(values, wanted)
+
+
 def add_sums(sums: Counter[Any], keys: Array, values: Array) -> None:
     """Add the values up by their keys."""
     if keys is not None and values is not None:

@@ -88,11 +88,11 @@ class Distribution:
         last = math.floor(high / width + 1e-9) + 1
         return [number * width for number in range(first, last + 1)]
 
-    @staticmethod
-    def _growing(low: float, high: float) -> list[float]:
+    def _growing(self, low: float, high: float) -> list[float]:
         begin = math.floor(math.log10(max(low, 1)))
         powers = range(begin, math.ceil(math.log10(high)) + 1)
         edges = [digit * 10.0**power for power in powers for digit in DIGITS]
+        edges = [edge for edge in edges if edge.is_integer() or not self.whole]
         first = max(0, bisect_right(edges, low) - 1)
         last = bisect_right(edges, high)
         return ([0.0] if low < edges[first] else []) + edges[first : last + 1]

@@ -29,7 +29,7 @@ def page(run: Path, report: Report) -> Page:
             *_effort(report),
         ),
         (_scores(report), _attempts(report)),
-        f"agentdata; graded by {report.grader}",
+        "agentdata evaluate",
         json.dumps(json.loads(report.protocol or "{}"), indent=1, ensure_ascii=False) if report.protocol else "",
     )
 

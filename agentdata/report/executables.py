@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agentdata.report.columns import Rows, column, count, flat
+from agentdata.report.columns import Rows, column, count, equal, flat
 from agentdata.report.figures import by_year, ranking, spread, those
 from agentdata.report.numbers import TIMES, duration, share, short, size
 from agentdata.report.page import Section, Tile
@@ -31,7 +31,7 @@ def environments(rows: Rows) -> Section:
     found = _counters(rows, "repo", "python", "origin", "lock_id", "test_command", "base_image")
     return Section(
         "Environments",
-        f"{short(rows.count)} environments in {len(found['lock_id']):,} sets of packages.",
+        "Where the code of commits runs.",
         tiles=(
             Tile("environments", short(rows.count)),
             Tile("sets of packages", short(len(found["lock_id"])), "each an image that environments share"),
@@ -52,7 +52,7 @@ def builds(rows: Rows) -> Section:
         count(reasons, column(batch, "reason"))
         count(seconds, pc.round(column(batch, "seconds"), 1))
         count(origins, column(batch, "origin"))
-        count(good, pc.filter(column(batch, "origin"), pc.equal(column(batch, "reason"), pa.scalar(""))))
+        count(good, pc.filter(column(batch, "origin"), equal(column(batch, "reason"), "")))
     total = sum(value * number for value, number in seconds.items())
     return Section(
         "Builds",
@@ -81,7 +81,7 @@ def tasks(rows: Rows) -> Section:
         count(when, _years_of_texts(column(batch, "created_at")))
     return Section(
         "Tasks",
-        f"{short(rows.count)} tasks from {len(repositories):,} repositories.",
+        "Problems to solve, each with its environment.",
         tiles=(Tile("tasks", short(rows.count)), Tile("repositories", short(len(repositories)))),
         figures=those(
             ranking("Repositories of tasks", repositories, "tasks"),
@@ -118,7 +118,7 @@ def tests(rows: Rows) -> Section:
     flaky = sum(number for value, number in leaves["flaky"].items() if value)
     return Section(
         "Tests",
-        f"Of {short(rows.count)} tasks, {flaky:,} have tests that are set aside as flaky.",
+        f"{flaky:,} of {rows.count:,} tasks have tests that are set aside as flaky.",
         figures=those(
             spread("Tests that must turn from failing to passing", leaves["fail_to_pass"], "tasks"),
             spread("Tests that must still pass", leaves["pass_to_pass"], "tasks"),
@@ -134,6 +134,6 @@ def gold(rows: Rows) -> Section:
         count(lengths, pc.binary_length(column(batch, "patch")))
     return Section(
         "Known solutions",
-        f"{short(rows.count)} patches.",
+        "The patches that prove the tasks.",
         figures=those(spread("Bytes of the known solution", lengths, "tasks", form=size)),
     )

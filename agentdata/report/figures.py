@@ -31,11 +31,12 @@ def ranking(
     parts: tuple[str, str, Mapping[str, int]] | None = None,
     others: Sequence[tuple[str, Mapping[str, int]]] = (),
     whole: int = 0,
+    form: Form = short,
 ) -> Figure | None:
     """Names by how often they occur; None where there are none.
 
     parts: what of each count is drawn in colour and what is pale, and the coloured counts. others: further columns of
-    the table. whole: what shares are of, where that is not the sum of the counts.
+    the table. whole: what shares are of, where that is not the sum of the counts. form: how counts are told.
     """
     found = ranked(counts)
     if not found:
@@ -46,15 +47,19 @@ def ranking(
         Bar(
             name or UNKNOWN,
             number,
-            f"{short(parts[2].get(name, 0))} of {short(number)}" if parts else f"{short(number)} · {share(number, of)}",
+            f"{form(parts[2].get(name, 0))} of {form(number)}" if parts else f"{form(number)} · {share(number, of)}",
             parts[2].get(name, 0) if parts else None,
         )
         for name, number in shown
     ]
-    told = [words] if words else []
     if len(found) == 1:
-        only = f"{drawn[0].label} {unit} {parts[0]}" if parts else f"all {drawn[0].value:,} {unit}"
-        return Figure(title, " ".join([*told, f"{drawn[0].name}: {only}."]))
+        only = (
+            f"{drawn[0].label} {unit} {parts[0]}"
+            if parts
+            else f"{'all ' * (found[0][1] == of)}{form(found[0][1])} {unit}"
+        )
+        return Figure(title, f"{drawn[0].name}: {only}.")
+    told = [words] if words else []
     if len(shown) < len(found):
         rest = sum(number for _, number in found[MOST_BARS:])
         told.append(

@@ -56,7 +56,7 @@ def changes(rows: Rows) -> Section:
         count(languages, flat(batch, "files.language"))
     return Section(
         "Changes",
-        f"{short(rows.count)} landed changes.",
+        "What entered the histories, file by file.",
         tiles=(Tile("changes", short(rows.count)), Tile("repositories", short(len(repositories)))),
         figures=those(
             ranking("Repositories of changes", repositories, "changes"),

@@ -49,4 +49,6 @@ def share(part: float, whole: float) -> str:
     percent = 100 * part / whole
     if 0 < percent < 0.1:
         return "<0.1%"
-    return f"{percent:.1f}%" if percent < 10 and part else f"{percent:.0f}%" if part != whole else "100%"
+    if 99.5 <= percent < 100:
+        return f"{min(percent, 99.9):.1f}%"
+    return f"{percent:.1f}%" if 0 < percent < 10 else f"{percent:.0f}%"

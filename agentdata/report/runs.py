@@ -119,5 +119,5 @@ def _files(manifest: Manifest) -> Section | None:
     sizes = {table.name: sum(shard.bytes for shard in table.shards) for table in manifest.tables}
     rows = {table.name: table.rows for table in manifest.tables}
     shards = {table.name: len(table.shards) for table in manifest.tables}
-    figure = ranking("Bytes by table", sizes, "bytes", others=[("rows", rows), ("files", shards)])
+    figure = ranking("Bytes by table", sizes, "bytes", form=size, others=[("rows", rows), ("files", shards)])
     return Section("Files", f"{size(sum(sizes.values()))} in {sum(shards.values()):,} files.", figures=those(figure))

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -198,13 +198,24 @@ def _stages(events: _Events) -> Section:
         figures=those(
             _measured(events, "Loss in training", "loss", words=thinned),
             *(
-                trend(f"Held-out loss of {source}", [kinds[ALL].curve(ALL)], form=_loss, digits="{:.4f}".format)
+                trend(
+                    f"Held-out loss, {_brief(source, events.held_out)}",
+                    [kinds[ALL].curve(ALL)],
+                    form=_loss,
+                    digits="{:.4f}".format,
+                )
                 for source, kinds in events.held_out.items()
                 if ALL in kinds
             ),
         ),
         grids=(("Stages", Grid(head, rows)),),
     )
+
+
+def _brief(source: str, others: Iterable[str]) -> str:
+    """The last part of a source's path, where that tells it apart."""
+    name = source.rpartition("/")[2]
+    return name if [other.rpartition("/")[2] for other in others].count(name) == 1 else source
 
 
 def _loss(value: float) -> str:
@@ -221,7 +232,7 @@ def _held_out(events: _Events) -> Section | None:
     """Losses by kind, and a table of the first and last ones."""
     figures = [
         trend(
-            f"Held-out loss by kind, {source}",
+            f"Held-out loss by kind, {_brief(source, events.held_out)}",
             [kinds[kind].curve(kind) for kind in _largest(events, source)],
             form=_loss,
             digits="{:.4f}".format,
