@@ -58,6 +58,12 @@ class Thinned:
         for place, sums in old.items():
             self._put(place // 2, sums)
 
+    def thinned_to(self, width: int) -> "Thinned":
+        """Itself, with means of at least so many steps."""
+        while self.width < width:
+            self._halve()
+        return self
+
     def curve(self, name: str) -> Curve:
         """Means, with the lowest and highest behind them where they are means of several."""
         told = [sums for _, sums in sorted(self.sums.items())]
@@ -222,9 +228,14 @@ def _loss(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _rate(value: float) -> str:
+    return f"{value:.1e}" if value else "0"
+
+
 def _measured(events: _Events, title: str, measure: str, *, form: Any = _loss, **more: Any) -> Figure | None:
     """A measure of every stage as a curve of its own."""
-    lines = [one.measures[measure].curve(name) for name, one in events.stages.items()]
+    wide = max(one.measures[measure].width for one in events.stages.values())
+    lines = [one.measures[measure].thinned_to(wide).curve(name) for name, one in events.stages.items()]
     return trend(title, lines, form=form, digits=more.pop("digits", "{:.4g}".format), **more)
 
 
@@ -271,7 +282,7 @@ def _effort(events: _Events) -> Section:
     return Section(
         "Steps",
         figures=those(
-            _measured(events, "Learning rate", "rate", form="{:.1e}".format, from_zero=True),
+            _measured(events, "Learning rate", "rate", form=_rate, from_zero=True),
             _measured(events, "Tokens per second", "tokens_per_second", form=short, from_zero=True),
             _measured(events, "Norm of the gradients", "gradient_norm", form=short, from_zero=True),
             _measured(events, "Memory", "memory", form=size, digits=size, from_zero=True),
