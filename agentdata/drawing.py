@@ -5,6 +5,7 @@ Everything is drawn for a width of 360 pixels, so that letters stay readable on 
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -22,6 +23,7 @@ DARK = {
     "ink": "#e6ebf0", "soft": "#a3b0bc", "faint": "#36414b", "paper": "#161b21", "pale": "#5a6875", "track": "#252d35",
     "one": "#6aa9e9", "two": "#e8935c", "three": "#58b893", "four": "#c095d8", "five": "#d1ad4a", "six": "#ee84a4",
 }  # fmt: skip
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 COLOURS = ("one", "two", "three", "four", "five", "six")
 
 
@@ -139,7 +141,8 @@ def _over(row: Column, x: float, y: float) -> str:
 def _under(rows: Sequence[Column], wide: float, y: float, end: str) -> Iterator[str]:
     """Names at the left edges, or below the middle where no end is given; as many as fit."""
     longest = max((len(row.name) for row in rows), default=1)
-    each = max(1, math.ceil((LETTER * longest + 10) / wide))
+    # The first name is moved to the right, so as not to begin outside.
+    each = max(1, math.ceil((1.5 * LETTER * longest + 8) / wide))
     for place, row in enumerate(rows):
         x = place * wide
         room = x + LETTER * (len(row.name) + len(end)) + 14 < WIDTH if end else True
@@ -259,7 +262,7 @@ def _names(lines: Sequence[Curve], frame: _Frame) -> Iterator[str]:
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round values, from at most `low` to at least `high`, evenly apart."""
-    if high <= low:
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-290):
         high = low + (abs(low) or 1)
     step = round_step((high - low) / (most - 1))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -331,5 +334,10 @@ def _title(words: str) -> str:
 
 
 def clean(words: str) -> str:
-    """Words as XML holds them: escaped, without characters that it does not know."""
-    return escape("".join(one if one >= " " and not "\ud800" <= one <= "\udfff" else " " for one in words))
+    """Words as a page holds them: escaped, and readable."""
+    return escape(printable(words))
+
+
+def printable(words: str) -> str:
+    """Words with a mark for each character that neither XML knows nor a person sees."""
+    return CONTROL.sub("\ufffd", words)

@@ -84,8 +84,10 @@ class Distribution:
         width = round_step(max((high - low) / (MOST_BINS - 2), 1e-9)) if high > low else 1.0
         if self.whole:
             width = float(max(1, math.ceil(width)))
-        first = math.floor(low / width + 1e-9)
-        last = math.floor(high / width + 1e-9) + 1
+        first, last = math.floor(low / width), math.floor(high / width) + 1
+        # What division rounds may lie just outside.
+        first -= first * width > low
+        last += last * width <= high
         return [number * width for number in range(first, last + 1)]
 
     def _growing(self, low: float, high: float) -> list[float]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from agentdata.drawing import STYLE
+from agentdata.drawing import STYLE, printable
 from agentdata.evaluate.telling import Grid
 
 if TYPE_CHECKING:
@@ -64,11 +64,13 @@ class Page:
 @cache
 def _template() -> "Template":
     from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("agentdata.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
     )

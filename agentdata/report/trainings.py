@@ -202,7 +202,7 @@ def _stages(events: _Events) -> Section:
         "Loss",
         "In nats for each trained token.",
         figures=those(
-            _measured(events, "Loss in training", "loss", words=thinned),
+            _measured(events, "Loss in training", "loss", words=thinned, digits="{:.4f}".format),
             *(
                 trend(
                     f"Held-out loss, {_brief(source, events.held_out)}",
