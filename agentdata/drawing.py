@@ -263,7 +263,7 @@ def _names(lines: Sequence[Curve], frame: _Frame) -> Iterator[str]:
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round values, from at most `low` to at least `high`, evenly apart."""
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-290):
-        high = low + (abs(low) or 1)
+        high = low + (abs(low) if abs(low) > 1e-9 else 1)
     step = round_step((high - low) / (most - 1))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, last + 1)]
