@@ -253,11 +253,17 @@ def _names(lines: Sequence[Curve], frame: _Frame) -> Iterator[str]:
     for y, (_, number) in zip(places, ends, strict=True):
         name = shortened(lines[number].name, 14)
         title = lines[number].name if name != lines[number].name else ""
-        end = frame.left + frame.width
-        x, last = frame.x(lines[number].points[-1][0]), frame.y(lines[number].points[-1][1])
-        # A curve that ends before the others is named where it ends.
-        x, y, anchor = (end + 6, y - excess + 4, "start") if x > end - 12 else (x, last - 8, "end")
+        x, y, anchor = frame.left + frame.width + 6, y - excess + 4, "start"
+        end = frame.x(lines[number].points[-1][0])
+        if end < x - 18:  # A curve that ends before the others is named above its end.
+            x, y, anchor = end, _highest(lines[number], frame, end - LETTER * len(name)) - 6, "end"
         yield text(x, y, name, anchor=anchor, colour=COLOURS[number % len(COLOURS)], title=title)
+
+
+def _highest(one: Curve, frame: _Frame, left: float) -> float:
+    """Where a curve and its band are highest on the picture, from a place to the end."""
+    values = [(x, y) for x, y in one.points] + [(x, high) for x, _, high in one.band]
+    return min(frame.y(y) for x, y in values if frame.x(x) >= left)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

@@ -20,6 +20,7 @@ NOT_GRADED = "not-graded"
 LEAVES = (
     "task",
     "repo",
+    "licence",
     "model",
     "scaffold",
     "stop",
@@ -37,7 +38,7 @@ LEAVES = (
     "steps.observations.seconds",
 )
 
-GROUPS = ("task", "repo", "model", "scaffold", "stop", "verdict.reason")
+GROUPS = ("task", "repo", "licence", "model", "scaffold", "stop", "verdict.reason")
 """Columns by whose values attempts are counted."""
 
 
@@ -135,6 +136,7 @@ def _figures(sums: _Sums, attempts: int) -> list[Figure | None]:
         ranking("Verdicts of attempts", sums.by["verdict.reason"], "attempts"),
         _bands(sums),
         ranking("Attempts by repository", sums.by["repo"], "attempts", parts=parts["repo"]),
+        ranking("Attempts by licence", sums.by["licence"], "attempts", parts=parts["licence"]),
         ranking("Attempts by model", sums.by["model"], "attempts", parts=parts["model"]),
         ranking("Attempts by scaffold", sums.by["scaffold"], "attempts", parts=parts["scaffold"])
         if len(sums.by["scaffold"]) > 1

@@ -38,7 +38,8 @@ def duration(seconds: float) -> str:
     """A time, in the unit that keeps it short."""
     for limit, length, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
-            return f"{seconds / length:.3g} {unit}"
+            scaled = seconds / length
+            return f"{f'{scaled:.1f}'.removesuffix('.0') if scaled >= 1 else f'{scaled:.2g}'} {unit}"
     return f"{short(round(seconds / 86_400, 1))} days"
 
 

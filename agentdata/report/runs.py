@@ -26,6 +26,8 @@ SECTIONS: tuple[tuple[frozenset[str], Callable[[Rows], Section]], ...] = (
     (histories.LANDINGS, histories.landings),
 )
 """Which columns make a table what it is, in the order of the page; a table is told by the first that fits."""
+FLOW = ("landings", "changes", "traces")
+"""Tables in the order in which one comes of the other."""
 KINDS = (
     ("trajectories", "environmental run"),
     ("verdicts", "grading run"),
@@ -77,8 +79,8 @@ def _readable(configuration: str) -> str:
 
 
 def _tiles(manifest: Manifest) -> Iterator[Tile]:
-    for table in manifest.tables:
-        if table.name != "rejected":
+    for table in sorted(manifest.tables, key=lambda table: FLOW.index(table.name) if table.name in FLOW else len(FLOW)):
+        if table.name not in ("rejected", "sources"):
             yield Tile(table.name, short(table.rows), size(sum(shard.bytes for shard in table.shards)))
     for count in manifest.tokens:
         if "/" not in count.name:
