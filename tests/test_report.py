@@ -310,6 +310,8 @@ def test_an_interrupted_run_goes_on_beside_its_report(made: Mapping[str, Path], 
 
 def test_what_cannot_be_told_is_refused_in_a_sentence(made: Mapping[str, Path], tmp_path: Path) -> None:
     agentdata("report", tmp_path).explains("nothing to report on", str(tmp_path), status=2)
+    (tmp_path / "config.json").write_text('{"architectures": ["A"]}')  # a model
+    agentdata("report", tmp_path).explains("nothing to report on", status=2)
     agentdata("report", tmp_path / "absent").explains("absent", status=2)
     agentdata("report", made["dataset"], "-o", tmp_path).explains("is a directory", status=2)
     (tmp_path / "metrics.jsonl").write_text('{"loss": 1}\n')

@@ -32,9 +32,10 @@ def page_of(directory: Path) -> Page:
         return trainings.page(directory)
     if (directory / FILE).is_file():
         return evaluations.page(directory, read_report(directory))
-    if _is_pack(directory):
+    manifest, configuration = (_keys(directory / name) for name in ("manifest.json", "config.json"))
+    if "ledger" in manifest:
         return packs.page(directory, read_pack_manifest(directory))
-    if not directory.is_dir() or not any((directory / name).is_file() for name in ("manifest.json", "config.json")):
+    if not (directory / "manifest.json").is_file() and "generator" not in configuration:
         raise UsageError(
             f"{directory} is nothing to report on: give a dataset, packed rows, an evaluation, a training, or another run "
             "that a command wrote with -o."
@@ -42,9 +43,10 @@ def page_of(directory: Path) -> Page:
     return runs.page(directory, read_manifest(directory))
 
 
-def _is_pack(directory: Path) -> bool:
+def _keys(path: Path) -> set[str]:
+    """What a file of JSON tells of; nothing where there is none."""
     try:
-        found = json.loads((directory / "manifest.json").read_bytes())
+        found = json.loads(path.read_bytes())
     except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and "ledger" in found
+        return set()
+    return set(found) if isinstance(found, dict) else set()
