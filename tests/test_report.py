@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentdata.datasets.publish import local_files
-from agentdata.drawing import ticks
 from agentdata.evaluate.report import read_report
 from agentdata.midtrain.packed import read_pack_manifest
+from agentdata.report.charts import ticks
 from agentdata.report.distributions import Distribution
 from agentdata.report.make import page_of, write_report
 from agentdata.report.numbers import TIMES, duration, share, short, size
 from agentdata.report.page import Figure, Page
-from agentdata.report.trainings import MOST_POINTS, Thinned
+from agentdata.report.thinned import MOST_POINTS, Thinned
 from tests.assembled import build, chat, chats, write_run
 from tests.chromium import opened, overflow
 from tests.reported import HOSTILE, KINDS, train_event, training
@@ -167,7 +167,7 @@ def test_a_training_is_told_as_it_was_measured(made: Mapping[str, Path]) -> None
     loss = figure(page, "Loss in training").grid.rows
     assert ("contextual", "6", "1.6667") in loss
     assert not [row for row in loss if row[:2] == ("contextual", "7")]  # no finite loss
-    assert figure(page, "Notices by reason").words == "loss-spike: all 1 notices."
+    assert figure(page, "Notices by reason").words == "loss-spike: 1 notice."
 
 
 def test_a_training_is_told_while_it_goes_on(tmp_path: Path) -> None:

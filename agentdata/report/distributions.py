@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from agentdata.drawing import round_step
+from agentdata.report.charts import round_step
 
 MOST_BINS = 24
 UNEVEN = 12
@@ -86,9 +86,9 @@ class Distribution:
             width = float(max(1, math.ceil(width)))
         first, last = math.floor(low / width), math.floor(high / width) + 1
         # What division rounds may lie just outside.
-        first -= first * width > low
-        last += last * width <= high
-        return [number * width for number in range(first, last + 1)]
+        first -= round(first * width, 9) > low
+        last += round(last * width, 9) <= high
+        return [round(number * width, 9) for number in range(first, last + 1)]
 
     def _growing(self, low: float, high: float) -> list[float]:
         begin = math.floor(math.log10(max(low, 1)))

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from agentdata.drawing import Bar, Column, Curve, bars, columns, curves
 from agentdata.evaluate.telling import Grid
+from agentdata.report.charts import Bar, Column, Curve, bars, columns, curves
 from agentdata.report.distributions import Distribution
-from agentdata.report.numbers import share, short
+from agentdata.report.numbers import counted, share, short
 from agentdata.report.page import Figure
 
 MOST_BARS = 10
@@ -42,34 +42,25 @@ def ranking(
     if not found:
         return None
     of = whole or sum(counts.values())
+    good = parts[2] if parts else {}
     shown = found if len(found) <= MOST_BARS + 1 else found[:MOST_BARS]
     drawn = [
-        Bar(
-            name or UNKNOWN,
-            number,
-            f"{form(parts[2].get(name, 0))} of {form(number)}" if parts else f"{form(number)} · {share(number, of)}",
-            parts[2].get(name, 0) if parts else None,
-        )
+        Bar(name or UNKNOWN, number, f"{form(good.get(name, 0))} of {form(number)}", good.get(name, 0))
+        if parts
+        else Bar(name or UNKNOWN, number, f"{form(number)} · {share(number, of)}")
         for name, number in shown
     ]
     if len(found) == 1:
-        only = (
-            f"{drawn[0].label} {unit} {parts[0]}"
-            if parts
-            else f"{'all ' * (found[0][1] == of)}{form(found[0][1])} {unit}"
-        )
-        return Figure(title, f"{drawn[0].name}: {only}.")
-    told = [words] if words else []
-    if len(shown) < len(found):
-        rest = sum(number for _, number in found[MOST_BARS:])
-        told.append(
-            f"The other {short(len(found) - MOST_BARS)} have {share(rest, sum(counts.values()))} of the {unit}."
-        )
-    more = [*([(parts[0], parts[2])] if parts else []), *others]
+        ((_, number),) = found
+        every = "all " * (number == of > 1) + (counted(number, unit) if form is short else form(number))
+        return Figure(title, f"{drawn[0].name}: {f'{drawn[0].label} {unit} {parts[0]}' if parts else every}.")
+    rest = sum(number for _, number in found[len(shown) :])
+    folds = f"The other {short(len(found) - len(shown))} have {share(rest, sum(counts.values()))} of the {unit}."
+    more = [*([(parts[0], good)] if parts else []), *others]
     head = ("name", unit, *(name for name, _ in more), "share")
     rows = [(name or UNKNOWN, f"{number:,}", *_cells(name, more), share(number, of)) for name, number in found]
-    picture = bars(title, drawn, parts=parts[:2] if parts else None)
-    return Figure(title, " ".join(told), picture, Grid(head, tuple(folded(rows))))
+    told = f"{words} {folds if rest else ''}".strip()
+    return Figure(title, told, bars(title, drawn, parts=parts[:2] if parts else None), Grid(head, tuple(folded(rows))))
 
 
 def _cells(name: str, more: Sequence[tuple[str, Mapping[str, int]]]) -> Iterable[str]:

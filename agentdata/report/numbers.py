@@ -19,6 +19,11 @@ def short(value: float) -> str:
     return _scaled(value, 1000, " ")
 
 
+def counted(number: int, unit: str) -> str:
+    """A count with its unit, which is given in the plural."""
+    return f"{short(number)} {unit if number != 1 else unit.removesuffix('s')}"
+
+
 def size(value: float) -> str:
     """Bytes."""
     return f"{value:,.0f} B" if abs(value) < 1000 else f"{_scaled(value, 1000, ' ')}B"

@@ -9,7 +9,7 @@ from agentdata.records import Manifest
 from agentdata.report import attempts, executables, histories, samples
 from agentdata.report.columns import Rows
 from agentdata.report.figures import funnel, ranking, those
-from agentdata.report.numbers import short, size
+from agentdata.report.numbers import counted, short, size
 from agentdata.report.page import Page, Section, Tile
 
 SECTIONS: tuple[tuple[frozenset[str], Callable[[Rows], Section]], ...] = (
@@ -122,4 +122,6 @@ def _files(manifest: Manifest) -> Section | None:
     rows = {table.name: table.rows for table in manifest.tables}
     shards = {table.name: len(table.shards) for table in manifest.tables}
     figure = ranking("Bytes by table", sizes, "bytes", form=size, others=[("rows", rows), ("files", shards)])
-    return Section("Files", f"{size(sum(sizes.values()))} in {sum(shards.values()):,} files.", figures=those(figure))
+    return Section(
+        "Files", f"{size(sum(sizes.values()))} in {counted(sum(shards.values()), 'files')}.", figures=those(figure)
+    )
