@@ -1,6 +1,7 @@
 """What to run with which numbers: YAML files and prompts, validated by the records that they fill."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +18,12 @@ from agentdata.records import Record
 from agentdata.rollouts.recipe import RolloutRecipe
 from agentdata.rollouts.scaffold import Scaffold
 from agentdata.rollouts.view import ViewRecipe
+from agentdata.training.recipe import TrainingRecipe
 
 HERE = Path(__file__).parent
 GROUPS = {"general": tuple(LANGUAGES)}
 FILES = ("system_prompt", "tools")
-OTHERS = ("dataset", "environments", "environmental", "environmental-view", "evaluate", "pack")
+OTHERS = ("dataset", "environments", "environmental", "environmental-view", "evaluate", "midtrain", "pack")
 """Recipes of other commands than a harvest's."""
 Fitted = TypeVar("Fitted", bound=Record)
 
@@ -61,6 +63,40 @@ def load_pack(name: str, overrides: Sequence[str] = ()) -> PackRecipe:
     for override in overrides:
         _override(values, override)
     return _fitted(path, values, PackRecipe)
+
+
+def trainings() -> list[str]:
+    """Names of the recipes of trainings that come with the toolkit."""
+    return sorted(path.stem for path in (HERE / "training").glob("*.yaml"))
+
+
+def load_training(name: str, overrides: Sequence[str] = ()) -> TrainingRecipe:
+    """How a model is trained, by name or path, over the built-in values, with overrides. Raises UsageError.
+
+    `stage` holds what the stages have in common; each of `stages` says what is different.
+    """
+    _, built_in = _read("midtrain")
+    path, values = _read(name, HERE / "training", trainings())
+    values = _merged(built_in, values)
+    of_one_stage = [override for override in overrides if override.startswith("stages.")]
+    for override in overrides:
+        if override not in of_one_stage:
+            _override(values, override)
+    common = values.pop("stage") or {}
+    values["stages"] = [_merged(deepcopy(common), stage) for stage in values["stages"]]
+    for override in of_one_stage:
+        _override(values, override)
+    return _fitted(path, values, TrainingRecipe)
+
+
+def _merged(below: dict[str, Any], above: Any) -> Any:
+    """Values over others, mapping by mapping."""
+    if not isinstance(above, dict):
+        return above
+    inner = {
+        key: _merged(below[key], value) if isinstance(below.get(key), dict) else value for key, value in above.items()
+    }
+    return {**below, **inner}
 
 
 def load_scaffold(name: str) -> Scaffold:
@@ -125,7 +161,10 @@ def _override(values: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     inner: Any = values
     for parent in parents:
-        inner = inner.get(parent) if isinstance(inner, dict) else None
+        if isinstance(inner, list):
+            inner = dict(enumerate(inner)).get(int(parent) if parent.isdecimal() else -1)
+        else:
+            inner = inner.get(parent) if isinstance(inner, dict) else None
     if not separator or not isinstance(inner, dict) or last not in inner:
         raise UsageError(
             f"{override!r} overrides nothing: write key=value with a key of the recipe, as in filters.most_files=30."

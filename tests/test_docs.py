@@ -16,6 +16,7 @@ import yaml
 from tokenizers import Tokenizer, models
 from typer.testing import CliRunner
 
+import recipes
 from agentdata.cli.demo import Story
 from agentdata.cli.main import app
 from agentdata.records import Change, Task, Verdict
@@ -100,7 +101,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tokenizer.parent.mkdir(parents=True)
     Tokenizer(models.WordLevel({"?": 0}, unk_token="?")).save(str(tokenizer))
     (tmp_path / "work").mkdir()
-    (tmp_path / "work/repositories.yaml").write_text("".join(blocks(README, "yaml")))
+    (tmp_path / "work/repositories.yaml").write_text(next(blocks(README, "yaml")))
     (tmp_path / "work/pulls.jsonl").write_text("".join(blocks(README, "json")))
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -122,7 +123,7 @@ def needs_engine(line: str) -> bool:
 
 def needs_more(line: str) -> bool:
     """Whether a command needs what no test has: a large model, or rows from the Hub."""
-    return line.split()[1] in ("serve", "evaluate", "publish", "pack")
+    return line.split()[1] in ("serve", "evaluate", "publish", "pack", "midtrain")
 
 
 def test_the_commands_of_the_readme_run(home: Path) -> None:
@@ -150,6 +151,13 @@ def test_the_commands_of_the_readme_that_need_an_engine_run(home: Path, engine: 
     bugs = list(read_table(Path("runs/bugs"), "tasks", Task))
     assert bugs
     assert all(task.mutations for task in bugs)
+
+
+def test_the_training_of_the_readme_is_a_recipe(tmp_path: Path) -> None:
+    _, training = blocks(README, "yaml")
+    (tmp_path / "training.yaml").write_text(training)
+    found = recipes.load_training(str(tmp_path / "training.yaml"))
+    assert [stage.optimiser.rate for stage in found.stages] == [8e-5, 2e-5]
 
 
 def test_the_make_targets_exist() -> None:

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 TURN, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 CALL_MARKS = ("<tool_call>", "</tool_call>")
-WIDTH, LAYERS, HEADS, KEY_HEADS, INNER = 256, 4, 4, 2, 640
+HEADS, KEY_HEADS = 4, 2
 CHAT_TEMPLATE = """\
 {%- if tools %}
   {{- '<|im_start|>system\\n' }}
@@ -34,8 +34,10 @@ CHAT_TEMPLATE = """\
 """
 
 
-def make_model(folder: Path, *, vocabulary: int = 2048, context: int = 4096, seed: int = 0) -> Path:
-    """Write the model (about 3 million parameters) where a server can load it. No network is needed."""
+def make_model(
+    folder: Path, *, vocabulary: int = 2048, context: int = 4096, width: int = 256, layers: int = 4, seed: int = 0
+) -> Path:
+    """Write the model (by default about 3 million parameters) where a server can load it. No network is needed."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(vocabulary)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -44,9 +46,9 @@ def make_model(folder: Path, *, vocabulary: int = 2048, context: int = 4096, see
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
         "vocab_size": tokenizer.get_vocab_size(),
-        "hidden_size": WIDTH,
-        "intermediate_size": INNER,
-        "num_hidden_layers": LAYERS,
+        "hidden_size": width,
+        "intermediate_size": 5 * width // 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": HEADS,
         "num_key_value_heads": KEY_HEADS,
         "max_position_embeddings": context,
@@ -69,7 +71,7 @@ def make_model(folder: Path, *, vocabulary: int = 2048, context: int = 4096, see
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     (folder / "tokenizer_config.json").write_text(json.dumps(words, indent=1))
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": end, "pad_token_id": pad}))
-    _write_safetensors(folder / "model.safetensors", dict(_weights(tokenizer.get_vocab_size(), seed)))
+    _write_safetensors(folder / "model.safetensors", dict(_weights(tokenizer.get_vocab_size(), width, layers, seed)))
     return folder
 
 
@@ -89,28 +91,30 @@ def train_tokenizer(vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def _weights(vocabulary: int, seed: int) -> Iterator[tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]]:
+def _weights(
+    vocabulary: int, width: int, layers: int, seed: int
+) -> Iterator[tuple[str, "np.ndarray[tuple[int, ...], np.dtype[np.float32]]"]]:
     draw = np.random.default_rng(seed)
-    head = WIDTH // HEADS
+    head, inner = width // HEADS, 5 * width // 2
     shapes: dict[str, tuple[int, ...]] = {
-        "self_attn.q_proj.weight": (WIDTH, WIDTH),
-        "self_attn.q_proj.bias": (WIDTH,),
-        "self_attn.k_proj.weight": (KEY_HEADS * head, WIDTH),
+        "self_attn.q_proj.weight": (width, width),
+        "self_attn.q_proj.bias": (width,),
+        "self_attn.k_proj.weight": (KEY_HEADS * head, width),
         "self_attn.k_proj.bias": (KEY_HEADS * head,),
-        "self_attn.v_proj.weight": (KEY_HEADS * head, WIDTH),
+        "self_attn.v_proj.weight": (KEY_HEADS * head, width),
         "self_attn.v_proj.bias": (KEY_HEADS * head,),
-        "self_attn.o_proj.weight": (WIDTH, WIDTH),
-        "mlp.gate_proj.weight": (INNER, WIDTH),
-        "mlp.up_proj.weight": (INNER, WIDTH),
-        "mlp.down_proj.weight": (WIDTH, INNER),
+        "self_attn.o_proj.weight": (width, width),
+        "mlp.gate_proj.weight": (inner, width),
+        "mlp.up_proj.weight": (inner, width),
+        "mlp.down_proj.weight": (width, inner),
     }
-    yield "model.embed_tokens.weight", draw.normal(0, 0.05, (vocabulary, WIDTH)).astype(np.float32)
-    for layer in range(LAYERS):
+    yield "model.embed_tokens.weight", draw.normal(0, 0.05, (vocabulary, width)).astype(np.float32)
+    for layer in range(layers):
         for name, shape in shapes.items():
             yield f"model.layers.{layer}.{name}", draw.normal(0, 0.05, shape).astype(np.float32)
         for name in ("input_layernorm", "post_attention_layernorm"):
-            yield f"model.layers.{layer}.{name}.weight", np.ones(WIDTH, np.float32)
-    yield "model.norm.weight", np.ones(WIDTH, np.float32)
+            yield f"model.layers.{layer}.{name}.weight", np.ones(width, np.float32)
+    yield "model.norm.weight", np.ones(width, np.float32)
 
 
 def _write_safetensors(path: Path, tensors: "dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]") -> None:

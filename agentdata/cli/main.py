@@ -14,6 +14,7 @@ from agentdata.cli import (
     evaluate,
     harvest,
     look,
+    midtrain,
     pack,
     publish,
     report,
@@ -47,6 +48,7 @@ app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
 app.command("pack")(pack.pack)
 app.command("report")(report.report)
+app.command("midtrain")(midtrain.midtrain)
 app.command("show")(look.show)
 app.command("check")(look.check)
 app.command("demo")(look.demo)
