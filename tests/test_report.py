@@ -29,6 +29,7 @@ from tests.assembled import build, chat, chats, write_run
 from tests.chromium import opened, overflow
 from tests.reported import HOSTILE, KINDS, train_event, training
 from tests.runs import agentdata, contents, measured, reasons, table
+from tests.trainings import ALONE, finish, held_out, losses, make_data, start, values_of, write_recipe
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -177,6 +178,25 @@ def test_a_training_is_told_while_it_goes_on(tmp_path: Path) -> None:
     assert tiles(page_of(run))["steps"] == "80"
 
 
+def test_a_real_training_is_told_and_not_disturbed(tmp_path: Path) -> None:
+    data, run = make_data(tmp_path), tmp_path / "trained"
+    recipe = write_recipe(data, values_of(data))
+    status, said = finish(start(ALONE, recipe, run))
+    assert status == 0, said
+    write_report(run)
+    page, found = page_of(run), losses(run)
+    told = {(row[0], int(row[1])): float(row[2]) for row in figure(page, "Loss in training").grid.rows}
+    assert told == {key: pytest.approx(loss, abs=1e-4) for key, loss in found.items()}
+    edits = [float(row[2]) for row in figure(page, "Held-out loss by kind, unseen").grid.rows if row[0] == "edit"]
+    # One point stands where the first stage ends and the second begins.
+    assert edits[-1] == pytest.approx(held_out(run, "second", "edit")[-1], abs=1e-4)
+    assert edits[0] == pytest.approx(held_out(run, "first", "edit")[0], abs=1e-4)
+    assert {section.title for section in page.sections} >= {"What first was trained on", "What second was trained on"}
+    status, said = finish(start(ALONE, recipe, run))
+    assert status == 0, said
+    assert losses(run) == found
+
+
 # Numbers
 
 
@@ -316,8 +336,12 @@ def test_what_cannot_be_told_is_refused_in_a_sentence(made: Mapping[str, Path], 
     agentdata("report", made["dataset"], "-o", tmp_path).explains("is a directory", status=2)
     (tmp_path / "metrics.jsonl").write_text('{"loss": 1}\n')
     agentdata("report", tmp_path).explains("line 1, is no event", status=2)
+    (tmp_path / "metrics.jsonl").write_text("1\n")
+    agentdata("report", tmp_path).explains("line 1, is no event", status=2)
+    (tmp_path / "metrics.jsonl").write_text("step,loss\n1,2\n")
+    agentdata("report", tmp_path).explains("holds no event of a training yet", status=2)
     (tmp_path / "metrics.jsonl").write_text(json.dumps({**train_event("a", 1), "event": "held-out"}) + "\n")
-    agentdata("report", tmp_path).explains("without 'source'", status=2)
+    agentdata("report", tmp_path).explains("line 1", "'source'", status=2)
     (tmp_path / "file").write_text("")
     agentdata("report", made["dataset"], "-o", tmp_path / "file/page.html").explains("page.html", status=1)
 

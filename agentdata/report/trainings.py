@@ -16,6 +16,7 @@ from agentdata.report.figures import ranking, those, trend
 from agentdata.report.numbers import duration, short, size
 from agentdata.report.page import Figure, Page, Section, Tile
 from agentdata.report.thinned import Thinned
+from agentdata.training.metrics import read_metrics
 
 METRICS = "metrics.jsonl"
 ALL = "all"
@@ -79,30 +80,18 @@ class _Events:
                     self.notices.append((f"{event['step']:,}", event["stage"], event["reason"], event["detail"]))
 
 
-def read(run: Path) -> Iterator[dict[str, Any]]:
-    """The events of a training; a line that is being written ends them. Raises UsageError for what are none."""
-    with open(run / METRICS, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.endswith("\n"):
-                return
-            try:
-                event = json.loads(line)
-                known = isinstance(event, dict) and {"event", "stage", "step"} <= event.keys()
-            except ValueError:
-                known = False
-            if not known:
-                raise UsageError(f"{run / METRICS}, line {number}, is no event of a training: give a run of one.")
-            yield event
-
-
 def page(run: Path) -> Page:
     """The page of a training, finished or not."""
-    events = _Events()
-    for event in read(run):
+    events, path = _Events(), run / METRICS
+    for number, event in enumerate(read_metrics(path), 1):
         try:
             events.add(event)
         except (KeyError, TypeError) as error:
-            raise UsageError(f"{run / METRICS} has an event without {error}: this version does not know it.") from error
+            raise UsageError(
+                f"{path}, line {number}, is no event of a training ({error}): give a run of one."
+            ) from error
+    if not events.stages:
+        raise UsageError(f"{path} holds no event of a training yet: wait for its first step.")
     sections = [_stages(events), _held_out(events), _effort(events), _notices(events), *_packed(run, events)]
     asked = json.loads((run / "config.json").read_text(encoding="utf-8")) if (run / "config.json").is_file() else {}
     return Page(
