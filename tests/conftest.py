@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from agentdata.rollouts.serving import Server, ServerOptions
 from sandboxes.engine import Engine
 from sandboxes.errors import EngineError
 from tests.histories import History
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture
@@ -69,3 +73,11 @@ def base(engine: Engine) -> str:
     from sandboxes.images import base_image
 
     return base_image(engine, "3.11")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    """A real browser. Tests that need one are skipped where none is installed, except in CI."""
+    from tests.chromium import start_chromium
+
+    yield from start_chromium()
