@@ -25,6 +25,7 @@ from agentdata.cli import (
     serve,
     tasks,
     trajectories,
+    view,
 )
 from agentdata.errors import AgentdataError, UsageError
 from sandboxes.errors import SandboxError
@@ -50,6 +51,7 @@ app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
 app.command("pack")(pack.pack)
 app.command("report")(report.report)
+app.command("view")(view.view)
 app.command("midtrain")(midtrain.midtrain)
 app.command("show")(look.show)
 app.command("check")(look.check)
