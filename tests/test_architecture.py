@@ -66,13 +66,17 @@ HEAVY = {
     "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"}
     | {f"agentdata.training.{name}" for name in ("new_model", "vocabulary")},
     "git": {"agentdata.harvest.sources"},
-    "duckdb": {"agentdata.datasets.look"},
+    "duckdb": {"agentdata.datasets.look", "agentdata.viewer.index"},
     "huggingface_hub": {
         "agentdata.datasets.hub_errors",
         "agentdata.datasets.publish",
         "agentdata.midtrain.tokenizer",
     },
+    "starlette": {"agentdata.viewer.app"},
+    "uvicorn": {"agentdata.cli.view"},
     "pyarrow": {
+        "agentdata.viewer.index",
+        "agentdata.viewer.tables",
         "agentdata.datasets.build",
         "agentdata.datasets.card",
         "agentdata.datasets.config",

@@ -123,7 +123,7 @@ def needs_engine(line: str) -> bool:
 
 def needs_more(line: str) -> bool:
     """Whether a command needs what no test has: a large model, or rows from the Hub."""
-    return line.split()[1] in ("serve", "evaluate", "publish", "pack", "midtrain")
+    return line.split()[1] in ("serve", "evaluate", "publish", "pack", "midtrain", "view")
 
 
 def test_the_commands_of_the_readme_run(home: Path) -> None:

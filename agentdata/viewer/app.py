@@ -3,7 +3,8 @@
 GET / · /FOLDER/TABLE?repository=…&q=… · /FOLDER/TABLE/row/NUMBER#step-N · /FOLDER/TABLE/row?id=ID
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from importlib.resources import files
 from threading import Lock
 from urllib.parse import urlencode
@@ -43,6 +44,7 @@ class Viewer:
     def __init__(self, folders: Sequence[Folder]) -> None:
         self.folders = tuple(folders)
         self._indexes: dict[tuple[int, str], Index] = {}
+        self._opened = ExitStack()
         self._lock = Lock()
         self._pages = Environment(
             loader=PackageLoader("agentdata.viewer", "pages"),
@@ -58,8 +60,14 @@ class Viewer:
         """The index of a table, made when it is first asked for."""
         with self._lock:
             if (place, table.name) not in self._indexes:
-                self._indexes[place, table.name] = Index(table)
+                self._indexes[place, table.name] = self._opened.enter_context(Index(table))
             return self._indexes[place, table.name]
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        """Indexes last as long as the server."""
+        with self._opened:
+            yield
 
     def overview(self, _request: Request) -> Response:
         """All folders and tables."""
@@ -161,6 +169,7 @@ def make_app(folders: Sequence[Folder], host: str) -> Starlette:
     ]
     return Starlette(
         routes=routes,
+        lifespan=viewer.lifespan,
         middleware=[
             Middleware(BaseHTTPMiddleware, dispatch=_guarded),
             Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False),

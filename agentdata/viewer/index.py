@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -76,6 +76,13 @@ class Index:
         self._database = duckdb.connect(config={"memory_limit": MEMORY, "temp_directory": self._spill.name})
         self._choices: dict[str, list[tuple[str, int]]] = {}
         self._build()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._database.close()
+        self._spill.cleanup()
 
     def _build(self) -> None:
         columns = [f"{_path('id')} AS id" if "id" in self.table.schema.names else "'' AS id"]

@@ -60,12 +60,17 @@ class Told:
     facts: tuple[tuple[str, str], ...]
     steps: tuple[Step, ...] = field(default=())
 
+    @property
+    def verdict(self) -> int | None:
+        """Which step is the verdict, from 1."""
+        return next((place for place, step in enumerate(self.steps, 1) if step.title.startswith("verdict: ")), None)
+
 
 def tell(row: Mapping[str, Any], *, whole: bool = False) -> Told:
     """What a page shows of a row of any table. whole: cut no text."""
     most = 1 << 62 if whole else MOST
     teller = _Teller(row, most)
-    used = {name for name in TELLERS if row.get(name)}
+    used = {"segments", *(name for name in TELLERS if row.get(name))}
     steps = tuple(step for name, words in TELLERS.items() if row.get(name) for step in words(teller, row[name]))
     facts = tuple(
         (name, said) for name, value in row.items() if name not in used for said in [_fact(name, value)] if said
@@ -119,7 +124,7 @@ class _Teller:
                 continue
             old, new = values.pop("old_str", None), values.pop("new_str", None) or values.pop("file_text", None)
             words = "\n".join(_argument(key, value) for key, value in values.items())
-            yield self.part(words, f"{name}()", form="code")
+            yield self.part(words, f"{name}()", form="code") if words else Part(f"{name}()", ())
             if old or new:
                 yield self.replaced("", str(old or ""), str(new or ""))
 
@@ -219,6 +224,9 @@ def _talk(title: str) -> Any:
 
     def words(teller: _Teller, said: list[dict[str, Any]]) -> Iterator[Step]:
         for one in said:
+            if not isinstance(one, dict):
+                yield Step(f"{title} {visible(str(one))}", (), None, "issue")
+                continue
             head = " ".join(str(one[key]) for key in ("number", "title", "author", "sha", "path") if one.get(key))
             body = str(one.get("body") or one.get("message") or "")
             yield Step(f"{title} {visible(head)}", (teller.part(body),), None, "issue")

@@ -39,7 +39,7 @@ const keys = {
   a: () => fold([...document.querySelectorAll(".step details")]),
   Enter: () => here >= 0 && items[here].querySelector("a")?.click(),
   "?": () => document.getElementById("help").showModal(),
-  "/": () => document.getElementById("search")?.focus() ?? follow("a.up"),
+  "/": () => document.getElementById("search")?.focus(),
 };
 
 addEventListener("keydown", (event) => {
