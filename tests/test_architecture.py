@@ -55,7 +55,7 @@ HEAVY = {
         for name in ("documents", "encoding", "export", "packed", "plan", "rows", "spool", "titan")
     },
     "tiktoken": {"agentdata.midtrain.encoding"},
-    "jinja2": {"agentdata.midtrain.templates", "agentdata.report.page"},
+    "jinja2": {"agentdata.midtrain.templates", "agentdata.report.page", "agentdata.viewer.app"},
     "vllm": set[str](),
     "openai": set[str](),
     "datasets": {"agentdata.evaluate.benchmark"},
