@@ -287,6 +287,7 @@ def test_keys_move_between_steps_and_rows(chromium: "Browser", server: str) -> N
         page.keyboard.press("?")
         assert page.locator("#help").is_visible()
         page.keyboard.press("Escape")
+        page.locator("#help").wait_for(state="hidden")
         page.keyboard.press("u")
         page.wait_for_url("**/0/messages?repository=a%2Ftwo")
         page.keyboard.press("/")

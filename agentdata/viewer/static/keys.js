@@ -43,7 +43,7 @@ const keys = {
 };
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, button, a, dialog")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, button, dialog[open]")) return;
   if (!keys[event.key]) return;
   event.preventDefault();
   keys[event.key]();
