@@ -1,5 +1,6 @@
 """Fixtures that several files share."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def engine() -> Iterator[Engine]:
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real vLLM server with a tiny random model. Tests that need it are skipped where it is not, except in CI."""
     from agentdata.rollouts.vllm_environment import find_python
-    from tests.tiny_model import make_model
+    from agentdata.training.new_model import ModelShape, init_model
 
     try:
         python = find_python()
@@ -45,8 +46,12 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             raise
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("vllm")
+    rows = [{"text": path.read_text(encoding="utf-8")} for path in sorted(Path(__file__).parent.glob("test_*.py"))]
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shape = ModelShape(vocabulary=2048, context=4096)
+    init_model(folder / "tiny", [str(folder / "texts.jsonl")], shape, seed=0, most_bytes=1 << 24)
     options = ServerOptions(
-        model=str(make_model(folder / "tiny")),
+        model=str(folder / "tiny"),
         name="tiny",
         python=python,
         dtype="float32",

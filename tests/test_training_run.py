@@ -28,6 +28,7 @@ from tests.trainings import (
     kill_after,
     losses,
     make_data,
+    make_model,
     ranks,
     recipe_of,
     start,
@@ -66,7 +67,7 @@ def test_every_step_and_held_out_loss_is_told(whole: Path) -> None:
         found = held_out(whole, stage)
         assert len(found) == measured
         assert len(held_out(whole, stage, "edit")) == measured
-    assert held_out(whole, "first")[-1] < held_out(whole, "first")[0] - 0.05
+    assert held_out(whole, "first")[-1] < held_out(whole, "first")[0] - 0.02
     last = [one for one in read_metrics(whole / "metrics.jsonl") if one["event"] == "train"][-1]
     assert last["tokens"] >= last["trained"] > 0
     assert last["memory"] > 1e8
@@ -246,9 +247,7 @@ def corrupt(data: Path, run: Path, values: dict[str, Any]) -> None:
 
 
 def other_tokenizer(data: Path, run: Path, values: dict[str, Any]) -> None:
-    from tests.tiny_model import make_model
-
-    make_model(data / "other", vocabulary=400, context=1024, width=32, layers=2)
+    make_model(data / "other", data / "run", vocabulary=400)
     values["model"] = str(data / "other")
     for stage in values["stages"]:
         stage |= {"packed": str(run / "stages" / stage["name"] / "packed"), "sources": [], "held_out": []}
@@ -365,7 +364,7 @@ def test_a_checkpoint_of_another_model_is_refused(data: Path, whole: Path, tmp_p
 def test_the_command_says_what_comes_next_and_what_is_missing(data: Path, whole: Path, tmp_path: Path) -> None:
     path = write_recipe(tmp_path, values_of(data))
     agentdata("midtrain", path, "model=", "-o", tmp_path / "run").explains("model", status=2)
-    agentdata("midtrain", "midtrain", "-o", tmp_path / "run").explains("model", status=2)
+    agentdata("midtrain", "nothing", "-o", tmp_path / "run").explains("davinci-dev", status=2)
     status, said = finish(start(ALONE, path, whole))
     assert status == 0
     assert f"agentdata serve {model_of(whole, 'second')}" in said
