@@ -16,7 +16,7 @@ help:
 	@echo "make check            formatting, lint, types, and the tests with those of the documentation"
 	@echo "make vllm             install vLLM in an environment of its own, for the tests that need a real server"
 	@echo "make format           format and sort imports"
-	@echo "make bench REPOS=...  time a harvest of your own clones; BENCH=mutations, sandboxes, harness or rollouts time the others"
+	@echo "make bench REPOS=...  time a harvest of your own clones; BENCH=mutations, sandboxes, harness, rollouts, dataset, pack, midtrain or gpu time the others"
 
 demo: $(READY)
 	@$(VENV)/bin/agentdata demo $(ARGS)

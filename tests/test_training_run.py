@@ -21,6 +21,7 @@ from agentdata.training.checkpoints import folder_of
 from agentdata.training.metrics import read_metrics
 from agentdata.training.run import train
 from tests.runs import agentdata
+from tests.tiny_model import make_model
 from tests.trainings import (
     ALONE,
     finish,
@@ -28,7 +29,6 @@ from tests.trainings import (
     kill_after,
     losses,
     make_data,
-    make_model,
     ranks,
     recipe_of,
     start,
@@ -247,7 +247,7 @@ def corrupt(data: Path, run: Path, values: dict[str, Any]) -> None:
 
 
 def other_tokenizer(data: Path, run: Path, values: dict[str, Any]) -> None:
-    make_model(data / "other", data / "run", vocabulary=400)
+    make_model(data / "other", vocabulary=400, width=32, layers=2)
     values["model"] = str(data / "other")
     for stage in values["stages"]:
         stage |= {"packed": str(run / "stages" / stage["name"] / "packed"), "sources": [], "held_out": []}

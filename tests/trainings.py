@@ -15,10 +15,10 @@ import yaml
 
 import recipes
 from agentdata.training.metrics import read_metrics
-from agentdata.training.new_model import ModelShape, init_model
 from agentdata.training.recipe import TrainingRecipe
 from tests.runs import ROOT
 from tests.test_pack import chat_rows, text_rows
+from tests.tiny_model import make_model
 
 LENGTH = 128
 ALONE = (sys.executable, "-m", "agentdata", "midtrain")
@@ -37,13 +37,8 @@ def make_data(folder: Path) -> Path:
         (folder / name / "messages").mkdir()
         pq.write_table(pa.Table.from_pylist(text_rows(number, 20)), folder / name / "markdown/train-0.parquet")
         pq.write_table(pa.Table.from_pylist(chat_rows(40)), folder / name / "messages/train-0.parquet")
-    make_model(folder / "model", folder / "run")
+    make_model(folder / "model", vocabulary=512, context=1024, width=32, layers=2)
     return folder
-
-
-def make_model(folder: Path, run: Path, vocabulary: int = 512) -> None:
-    shape = ModelShape(hidden_size=32, layers=2, head_size=8, vocabulary=vocabulary, context=1024)
-    init_model(folder, [f"{run}:markdown"], shape, seed=0, most_bytes=1 << 20)
 
 
 def values_of(data: Path) -> dict[str, Any]:

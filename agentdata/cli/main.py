@@ -18,6 +18,7 @@ from agentdata.cli import (
     model,
     pack,
     publish,
+    report,
     rollouts,
     runs,
     sandbox,
@@ -48,6 +49,7 @@ app.add_typer(model.app, name="model")
 app.command("serve")(serve.serve)
 app.command("publish")(publish.publish)
 app.command("pack")(pack.pack)
+app.command("report")(report.report)
 app.command("midtrain")(midtrain.midtrain)
 app.command("show")(look.show)
 app.command("check")(look.check)

@@ -27,6 +27,8 @@ PEAKS = {
 """Dense bf16 floating-point operations a second of accelerators, from their makers' data sheets."""
 LAYER_NUMBERS = 17
 """Numbers kept for the backward pass for each token, layer and unit of width (Korthikanti et al. 2022: 34 bytes in bf16)."""
+HOST_SHARE = 0.5
+"""Share of the host's free memory that models may take while they are loaded."""
 SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -124,13 +126,23 @@ def check_memory(needed: dict[str, float], recipe: TrainingRecipe, stage: Stage,
     )
 
 
+def turns_of(shape: Shape, world: World) -> int:
+    """Groups in which a machine's processes load the model, so that the whole ones fit beside each other."""
+    return min(world.local_size, 1 + int(world.local_size * 4 * shape.parameters / (HOST_SHARE * host_memory())))
+
+
 def available(world: World) -> float:
     """Bytes that a process may take."""
     if world.device.type == "cuda":
         return float(torch.cuda.mem_get_info(world.device)[0])
+    return host_memory() / world.local_size
+
+
+def host_memory() -> float:
+    """Free bytes of this machine or container."""
     with open("/proc/meminfo") as lines:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    return min(float(free), _group_limit()) / world.local_size
+    return min(float(free), _group_limit())
 
 
 def _group_limit() -> float:

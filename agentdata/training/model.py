@@ -1,6 +1,5 @@
 """A name to a causal model of Hugging Face, ready to be trained."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,27 +23,47 @@ def attention_of(recipe: TrainingRecipe, device: torch.device) -> str:
     return "flash_attention_2" if is_flash_attn_2_available() else "flex_attention"
 
 
-def load_model(recipe: TrainingRecipe, weights: Path | str, device: torch.device) -> nn.Module:
-    """The model in fp32 with weights of a directory or Hub id, or random ones. Raises UsageError."""
+def empty_model(recipe: TrainingRecipe) -> nn.Module:
+    """The model with an adapter as it is trained, without numbers: what it costs is known before it is loaded."""
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForCausalLM.from_config(read_config(recipe), dtype=torch.float32)
+        return add_adapter(model, recipe.adapter) if recipe.adapter else model
+
+
+def read_config(recipe: TrainingRecipe) -> Any:
+    """The configuration of the recipe's model. Raises UsageError."""
+    try:
+        config = AutoConfig.from_pretrained(recipe.model)
+    except (OSError, ValueError, KeyError) as error:
+        raise _not_loaded(recipe, error) from error
+    # The attention over packed documents is told apart by positions only while nothing is cached.
+    config.use_cache = False
+    return config
+
+
+def load_model(recipe: TrainingRecipe, device: torch.device) -> nn.Module:
+    """The model in fp32, in the memory of the host. device: where it will be trained. Raises UsageError."""
     logging.disable_progress_bar()
     options: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attention_of(recipe, device)}
+    config = read_config(recipe)
     try:
-        config = AutoConfig.from_pretrained(weights)
-        # The attention over packed documents is told apart by positions only while nothing is cached.
-        config.use_cache = False
-        if recipe.weights == "random" and str(weights) == recipe.model:
+        if recipe.weights == "random":
             torch.manual_seed(recipe.seed)
             model: nn.Module = AutoModelForCausalLM.from_config(config, **options)
         else:
-            model = AutoModelForCausalLM.from_pretrained(weights, config=config, **options)
+            model = AutoModelForCausalLM.from_pretrained(recipe.model, config=config, **options)
     except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
-        words = " ".join(str(error).split())[:300]
-        raise UsageError(f"The model {str(weights)!r} cannot be loaded: {words}") from error
+        raise _not_loaded(recipe, error) from error
     if recipe.adapter:
         model = add_adapter(model, recipe.adapter)
     if recipe.activation_checkpointing:
         causal(model).activation_checkpointing_enable()
-    return model.to(device).train()
+    return model.train()
+
+
+def _not_loaded(recipe: TrainingRecipe, error: Exception) -> UsageError:
+    words = " ".join(str(error).split())[:300]
+    return UsageError(f"The model {recipe.model!r} cannot be loaded: {words}")
 
 
 def add_adapter(model: nn.Module, adapter: Adapter) -> nn.Module:

@@ -13,6 +13,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from agentdata.errors import RunError, UsageError
@@ -49,6 +50,16 @@ class World:
         tensor = tensor.to(self.device)
         dist.all_reduce(tensor)
         return [float(value) for value in tensor.tolist()]
+
+    @contextmanager
+    def in_turns(self, turns: int) -> Iterator[None]:
+        """The processes of a machine do something in so many groups, one after the other."""
+        mine = self.local_rank % turns
+        for _ in range(mine):
+            self.wait()
+        yield
+        for _ in range(turns - mine):
+            self.wait()
 
     def wait(self) -> None:
         """Go on when all processes are here."""
@@ -110,15 +121,17 @@ def said_once(world: World) -> Iterator[None]:
 def divide(model: nn.Module, layers: list[nn.Module], world: World, *, half: bool) -> None:
     """Divide weights, gradients and moments among the processes (FSDP2), layer by layer, and the rest together.
 
-    half: compute in bf16 while weights and sums stay fp32. One process on a CPU keeps its model whole.
+    half: compute in bf16 while weights and sums stay fp32. One process on a CPU keeps its model whole. Layers move to the
+    device one by one, so that no device has to hold all of them.
     """
     if world.size == 1 and world.device.type == "cpu":
         return
+    mesh = init_device_mesh(world.device.type, (world.size,))
     policy = (
         MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else MixedPrecisionPolicy()
     )
     for part in (*layers, model):
-        fully_shard(part, mp_policy=policy)
+        fully_shard(part, mesh=mesh, mp_policy=policy)
 
 
 def release(model: nn.Module) -> None:

@@ -17,9 +17,9 @@ from agentdata.midtrain.packed import PackedRows
 from agentdata.runs import locked, settle
 from agentdata.training import checkpoints, isolation
 from agentdata.training.batches import steps_of
-from agentdata.training.estimates import check_memory, memory, shape_of
+from agentdata.training.estimates import check_memory, memory, shape_of, turns_of
 from agentdata.training.loop import StageRun, train_stage
-from agentdata.training.model import causal, layers_of, load_model
+from agentdata.training.model import causal, empty_model, layers_of, load_model
 from agentdata.training.parallel import World, divide, joined, place, said_once
 from agentdata.training.prepare import (
     await_prepared,
@@ -67,16 +67,17 @@ def train(run: Path, recipe: TrainingRecipe, *, workers: int = 1) -> Path:
 
 def _train_one(run: Path, recipe: TrainingRecipe, stage: Stage, world: World, rows: PackedRows, before: int) -> None:
     half = recipe.precision == "bf16" or (recipe.precision == "auto" and world.device.type == "cuda")
-    model = load_model(recipe, recipe.model, world.device)
-    config = causal(model).config.get_text_config()
+    empty = empty_model(recipe)
+    config, shape = causal(empty).config.get_text_config(), shape_of(empty)
     check_vocabulary(rows, config.vocab_size, getattr(config, "max_position_embeddings", 0) or 0, recipe.model)
-    shape = shape_of(model)
     check_memory(memory(shape, stage, recipe, world, half=half), recipe, stage, world)
-    scorer, layers = Scorer(model), layers_of(model)
-    if recipe.compile:
-        for layer in layers:
-            layer.compile()
-    divide(scorer, layers, world, half=half)
+    with world.in_turns(turns_of(shape, world)):
+        model = load_model(recipe, world.device)
+        scorer, layers = Scorer(model), layers_of(model)
+        if recipe.compile:
+            for layer in layers:
+                layer.compile()
+        divide(scorer, layers, world, half=half)
     isolation.check(scorer, world, vocabulary=config.vocab_size, half=half)
     folder = held_out_folder(run, stage)
     earlier = recipe.before(stage)
