@@ -25,7 +25,8 @@ SMALL = {"steps": 8, "row_length": 128, "batch_tokens": 512}
 
 def loop(out: Path, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "recipes.loop", str(out), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # Threads that wait for each other by spinning take many times as long where other tests run beside this one.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -56,21 +56,21 @@ def read_texts(sources: Sequence[str], *, most_bytes: int, split: str = "train")
     """Texts of sources as a model will see them, without special tokens; spread evenly where there are more bytes.
 
     sources: runs, directories, files or globs as `agentdata pack` takes them, `PATH:RENDERING` for one table of a run.
-    most_bytes: of UTF-8. Raises UsageError or RunError.
+    most_bytes: of UTF-8, but for the end of the last text. Raises UsageError or RunError.
     """
     units = [unit for source in _tables(sources, split) for unit in find_units(source, 0, UNIT_BYTES)]
     stride = max(1, -(-sum(unit.bytes for unit in units) // most_bytes))
-    left, found = most_bytes, False
+    read = 0
     for number, row in enumerate(row for unit in units for row in read_unit(unit, Columns())):
         if number % stride:
             continue
         for text in _texts(row):
-            left -= len(text.encode("utf-8", "replace"))
-            if left < 0:
+            if read >= most_bytes:
                 return
-            found = True
-            yield text
-    if not found:
+            encoded = text.encode("utf-8", "replace")
+            read += len(encoded)
+            yield encoded.decode()
+    if not read:
         raise UsageError(f"{', '.join(sources)} hold no text that a tokenizer could be trained on: give other sources.")
 
 

@@ -25,7 +25,6 @@ from typing import Any
 
 import yaml
 
-from agentdata.cli.main import app
 from agentdata.errors import RunError, UsageError
 from recipes.loop.report import write_report
 
@@ -149,7 +148,7 @@ def attempt(loop: Loop) -> None:
 def draw(loop: Loop) -> None:
     """A page for the training and one for the attempts."""
     for name in ("trained", "attempts"):
-        if "report" in {command.name for command in app.registered_commands} and (loop.out / name).is_dir():
+        if (loop.out / name).is_dir():
             loop.step(f"{name}/report.html", "report", name)
 
 
