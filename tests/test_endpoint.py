@@ -44,6 +44,17 @@ def test_a_reply_carries_what_the_server_gives() -> None:
     assert reply.seconds > 0
 
 
+def test_each_turn_draws_other_numbers_and_each_attempt_too() -> None:
+    said = Message(role="assistant", content="Hm.", train=True)
+    with ModelServer() as server, policy_at(server) as policy:
+        for seed in (5, 6):
+            for turns in range(3):
+                policy.reply([*ASK, *[said] * turns], "", Sampling(), seed)
+        seeds = [request["seed"] for request in server.requests]
+    assert len(set(seeds)) == 6
+    assert (seeds[0], seeds[3]) == (5, 6)
+
+
 def test_a_request_says_what_the_sampling_asks_for_and_leaves_out_the_rest() -> None:
     with ModelServer() as server, policy_at(server, key="secret") as policy:
         ask(policy)

@@ -335,7 +335,7 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_kept(
         )
 
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", full)
-    with pytest.raises(RunError, match=r"A checkpoint takes .* GB free: free some space"):
+    with pytest.raises(RunError, match=r"A checkpoint takes .* kB and .* has 1.0 kB free: free some space"):
         train(run, recipe_of(tmp_path, values))
     assert checkpoints.newest(folder_of(run, "first"))
     monkeypatch.undo()

@@ -55,17 +55,21 @@ CALL_MARKS = ("<tool_call", "<function=", "[TOOL_CALLS]", "<|python_tag|>", "<|t
 UNFINISHED = ("abort", "error")
 """Finish reasons of a turn that the server broke off."""
 
+TURN_SEEDS = 1_000_003
+"""Distance between the seeds of an attempt's turns: more than there are attempts at a task."""
+
 
 def write_request(
     model: str, messages: Sequence[Message], tools: str, sampling: Sampling, seed: int
 ) -> dict[str, object]:
-    """The body of a request. What `sampling` leaves to the server is left out."""
+    """The body of a request. What `sampling` leaves to the server is left out. seed: of the attempt."""
     body: dict[str, object] = {
         "model": model,
         "messages": [write_message(message) for message in messages],
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "seed": seed,
+        # Another one for each turn: with the same numbers drawn, a policy that is stuck would repeat itself for ever.
+        "seed": seed + TURN_SEEDS * sum(message.role == "assistant" for message in messages),
     }
     wishes: dict[str, object] = {
         "top_k": sampling.top_k,

@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from agentdata.errors import RunError, UsageError, explain_os_error
+from agentdata.training.estimates import sized
 from agentdata.training.parallel import World
 
 STATE = "state.json"
@@ -92,8 +93,9 @@ class Checkpoints:
                 self._remove_old()
         except OSError as error:
             raise explain_os_error(error, f"writing the checkpoint {path}") from error
-        except Exception as error:  # what torch.distributed raises for a process that could not write
-            words = " ".join(str(error).split())[-300:]
+        # The second is what torch.distributed raises for a process that could not write; it is no Exception.
+        except (Exception, CheckpointException) as error:
+            words = str(error).strip().splitlines()[-1][-200:]
             raise RunError(
                 f"The checkpoint {path} could not be written: {words}. The one before it is kept: free some space and run "
                 "the same command again."
@@ -104,7 +106,7 @@ class Checkpoints:
         free = shutil.disk_usage(self._folder.parents[2]).free
         if free < SPARE * self._bytes:
             raise RunError(
-                f"A checkpoint takes {self._bytes / 1e9:,.2f} GB and {self._folder.parents[2]} has {free / 1e9:,.2f} GB free: "
+                f"A checkpoint takes {sized(self._bytes)} and {self._folder.parents[2]} has {sized(free)} free: "
                 "free some space, or lower keep_checkpoints, and run the same command again; it goes on from the last one."
             )
 

@@ -111,7 +111,7 @@ def check_memory(needed: dict[str, float], recipe: TrainingRecipe, stage: Stage,
     total = sum(needed.values())
     if total <= have:
         return
-    parts = ", ".join(f"{name} {_bytes(size)}" for name, size in needed.items())
+    parts = ", ".join(f"{name} {sized(size)}" for name, size in needed.items())
     remedies = [
         "set activation_checkpointing" if not recipe.activation_checkpointing else "",
         f"lower micro_rows ({recipe.micro_rows})"
@@ -121,7 +121,7 @@ def check_memory(needed: dict[str, float], recipe: TrainingRecipe, stage: Stage,
         "start more processes with torchrun",
     ]
     raise RunError(
-        f"Stage {stage.name!r} needs about {_bytes(total)} in each process ({parts}) and {_bytes(have)} are free: "
+        f"Stage {stage.name!r} needs about {sized(total)} in each process ({parts}) and {sized(have)} are free: "
         f"{', '.join(one for one in remedies if one)}."
     )
 
@@ -163,6 +163,7 @@ def used(world: World) -> int:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def _bytes(size: float) -> str:
+def sized(size: float) -> str:
+    """Bytes in words."""
     scale, unit = next(((scale, unit) for scale, unit in SIZES if size >= scale), SIZES[-1])
     return f"{size / scale:,.1f} {unit}"

@@ -16,7 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from agentdata.errors import RunError, UsageError
+from agentdata.errors import RunError, UsageError, explain_os_error
 
 STALL = timedelta(minutes=30)
 """How long the others are waited for before a process is taken to be gone."""
@@ -108,6 +108,8 @@ def said_once(world: World) -> Iterator[None]:
         if not world.first:
             time.sleep(GRACE)
         raise
+    except OSError as error:
+        raise explain_os_error(error, "training") from error
     except RuntimeError as error:
         words = " ".join(str(error).split())
         if world.size == 1 or not any(mark in words for mark in GONE):
