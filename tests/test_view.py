@@ -40,7 +40,12 @@ def conversation(number: int) -> dict[str, Any]:
         "languages": ["python", "c"] if number % 2 else ["python"],
         "tokens": number,
         "messages": [
-            {"role": "user", "content": f"Do {number}. {HOSTILE}", "tool_calls": [], "train": False},
+            {
+                "role": "user",
+                "content": f'Do {number}. {HOSTILE} don\'t "say"\n\tback\\slash Übung',
+                "tool_calls": [],
+                "train": False,
+            },
             {"role": "assistant", "content": "", "tool_calls": [call], "train": True},
             {"role": "tool", "content": f"{PATCH}\x1b[31mred\x00 \u202eback", "tool_calls": [], "train": False},
             {"role": "assistant", "content": "long " * 2000, "tool_calls": [], "train": True},
@@ -133,6 +138,8 @@ def test_texts_are_searched_to_the_end_whatever_the_case(index: Index, monkeypat
     everything = index.page({"q": "new line"}, 0)
     assert [row["n"] for row in everything.rows] == list(range(PAGE))
     assert everything.following == PAGE
+    for words in ('don\'t "say"\n\tback\\slash', '"path": "a.py"', "übung"):
+        assert index.page({"q": words}, 0).rows, words
     # Where patience ends, the search says where it goes on.
     monkeypatch.setattr("agentdata.viewer.index.PATIENCE", 0.0)
     first = index.page({"q": "do 77"}, 0)

@@ -3,6 +3,7 @@
 DuckDB holds the index in memory or, where it grows large, in a temporary file. Texts are not indexed but scanned.
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Mapping
@@ -128,7 +129,7 @@ class Index:
     def _search(self, wanted: Mapping[str, str], begin: int) -> Found:
         """Scan texts file by file, until a page is full or patience ends."""
         condition, values = self._condition(wanted)
-        texts = [f"contains(lower(CAST({_path(name)} AS VARCHAR)), lower(?))" for name in _texts(self.table.schema)]
+        texts, needles = _matches(self.table.schema, wanted["q"])
         found: list[dict[str, Any]] = []
         deadline, at = time.monotonic() + PATIENCE, begin
         for base, count, file in zip(self.table.bases, self.table.counts, self.table.files, strict=False):
@@ -139,7 +140,7 @@ class Index:
                 f"WHERE {base} + file_row_number >= ? AND ({' OR '.join(texts) or 'false'}) "
                 f"AND {base} + file_row_number IN (SELECT n FROM rows WHERE {condition}) "
                 f"ORDER BY 1 LIMIT {PAGE + 1 - len(found)}",
-                [str(file), begin, *([wanted["q"]] * len(texts)), *values],
+                [str(file), begin, *needles, *values],
             )
             places = ", ".join(str(number) for (number,) in numbers)
             found += self._rows(f"n IN ({places}) ORDER BY n", []) if places else []
@@ -196,6 +197,21 @@ def _texts(schema: pa.Schema) -> list[str]:
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
     return [field.name for field in schema if wordy(field.type)]
+
+
+def _matches(schema: pa.Schema, text: str) -> tuple[list[str], list[str]]:
+    """Conditions of which a row that holds a text fulfils one, and their values. Nested columns are compared as JSON."""
+    once = json.dumps(text, ensure_ascii=False)[1:-1]
+    # Arguments of calls are JSON in a text.
+    twice = json.dumps(once, ensure_ascii=False)[1:-1]
+    conditions, needles = [], []
+    for name in _texts(schema):
+        plain = pa.types.is_string(schema.field(name).type) or pa.types.is_large_string(schema.field(name).type)
+        words = _path(name) if plain else f"CAST(to_json({_path(name)}) AS VARCHAR)"
+        for needle in [text] if plain else sorted({once, twice}):
+            conditions.append(f"contains(lower({words}), lower(?))")
+            needles.append(needle)
+    return conditions, needles
 
 
 def _path(column: str) -> str:
