@@ -67,7 +67,7 @@ def test_every_step_and_held_out_loss_is_told(whole: Path) -> None:
         found = held_out(whole, stage)
         assert len(found) == measured
         assert len(held_out(whole, stage, "edit")) == measured
-    assert held_out(whole, "first")[-1] < held_out(whole, "first")[0] - 0.02
+    assert held_out(whole, "first")[-1] < held_out(whole, "first")[0] - 0.005
     last = [one for one in read_metrics(whole / "metrics.jsonl") if one["event"] == "train"][-1]
     assert last["tokens"] >= last["trained"] > 0
     assert last["memory"] > 1e8
