@@ -90,8 +90,8 @@ def bare(values: dict[str, Any]) -> Figures:
                 loss = F.cross_entropy(
                     logits.flatten(0, 1).float(), micro.labels.flatten(), ignore_index=MASKED, reduction="sum"
                 )
-                (loss / batch.trained).backward()
-                total += float(loss.detach()) / batch.trained
+                (loss / max(1, batch.trained)).backward()
+                total += float(loss.detach()) / max(1, batch.trained)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
