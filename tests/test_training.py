@@ -304,6 +304,7 @@ def test_the_reference_and_its_small_twin_have_the_same_stages() -> None:
     before = large.before(strong)
     assert before
     assert before.name == "software-engineering"
+    assert [one.name for one in large.lineage(strong)] == ["general", "software-engineering", "strong"]
 
 
 def test_overrides_reach_common_values_and_single_stages(data: Path, tmp_path: Path) -> None:

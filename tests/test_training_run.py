@@ -122,7 +122,12 @@ def test_a_model_loads_with_its_tokenizer_template_and_card(data: Path, whole: P
     assert len(moved) == len(begun)
     card = (folder / "README.md").read_text()
     ledger = PackedRows(whole / "stages/second/packed").manifest.ledger
-    assert f"{ledger.tokens:,} packed tokens, {ledger.trained:,} trained" in card
+    assert f"{ledger.tokens:,} packed tokens ({ledger.trained:,} to be trained)" in card
+    steps = [
+        one for one in read_metrics(whole / "metrics.jsonl") if one["event"] == "train" and one["stage"] == "second"
+    ]
+    read, trained = (sum(one[key] for one in steps) for key in ("tokens", "trained"))
+    assert f"It read {read:,} tokens and was trained on {trained:,} of them in 4 steps" in card
     assert f"{held_out(whole, 'second')[-1]:.4f}" in card
 
 

@@ -156,6 +156,11 @@ class TrainingRecipe(Record):
         place = names.index(stage.after) if stage.after else names.index(stage.name) - 1
         return self.stages[place] if place >= 0 else None
 
+    def lineage(self, stage: Stage) -> tuple[Stage, ...]:
+        """The stages that a stage's model went through, itself at the end."""
+        earlier = self.before(stage)
+        return (*self.lineage(earlier), stage) if earlier else (stage,)
+
     @property
     def sources(self) -> tuple[PackSource, ...]:
         """Everything that is read."""

@@ -11,11 +11,12 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from agentdata import __version__
-from agentdata.midtrain.packed import PackManifest
+from agentdata.midtrain.packed import PackManifest, read_pack_manifest
 from agentdata.midtrain.tokenizer import read_tokenizer
 from agentdata.training.metrics import read_metrics
 from agentdata.training.model import add_adapter
 from agentdata.training.parallel import World
+from agentdata.training.prepare import packed_folder
 from agentdata.training.recipe import Stage, TrainingRecipe
 from agentdata.training.scoring import Scorer
 
@@ -50,7 +51,7 @@ def save(
             _save_whole(unfinished, weights, recipe)
         _copy_tokenizer(unfinished, recipe)
         _save_generation(unfinished, recipe, manifest)
-        (unfinished / "README.md").write_text(card(recipe, stage, manifest, folder.parents[2] / "metrics.jsonl"))
+        (unfinished / "README.md").write_text(card(recipe, stage, folder.parents[2]))
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
     world.wait()
@@ -105,13 +106,12 @@ def _save_generation(folder: Path, recipe: TrainingRecipe, manifest: PackManifes
         GenerationConfig(eos_token_id=end, pad_token_id=manifest.pad_id).save_pretrained(folder)
 
 
-def card(recipe: TrainingRecipe, stage: Stage, manifest: PackManifest, metrics: Path) -> str:
-    """The model card: computed from the recipe, the ledger of the last stage and the measured losses."""
-    ledger = manifest.ledger
-    licences = sorted({line.licence for line in ledger.lines})
+def card(recipe: TrainingRecipe, stage: Stage, run: Path) -> str:
+    """The model card: computed from the recipe, the ledgers of the stages that led here, and what was measured."""
     head = ["---", "library_name: transformers", "pipeline_tag: text-generation", "tags: [agentdata, mid-training]"]
     if recipe.weights == "pretrained" and "/" in recipe.model and not Path(recipe.model).exists():
         head.append(f"base_model: {recipe.model}")
+    metrics = list(read_metrics(run / "metrics.jsonl"))
     lines = [
         *head,
         "---",
@@ -121,25 +121,7 @@ def card(recipe: TrainingRecipe, stage: Stage, manifest: PackManifest, metrics: 
         + (f", {recipe.adapter.kind} of rank {recipe.adapter.rank}, merged" if recipe.adapter else "")
         + ").",
         "",
-        "## Stages",
-        "",
-        *(f"- {_told(one)}" for one in recipe.stages[: recipe.stages.index(stage) + 1]),
-        "",
-        f"## Tokens of stage {stage.name}",
-        "",
-        f"{ledger.tokens:,} packed tokens, {ledger.trained:,} trained, in {ledger.rows:,} rows of {ledger.row_length:,}.",
-        "",
-        "| source | kind | licence | documents | tokens | trained | epochs |",
-        "|---|---|---|---:|---:|---:|---:|",
-        *(
-            f"| {_cell(line.source)} | {_cell(line.kind)} | {_cell(line.licence)} | {line.documents:,} | "
-            f"{line.packed_tokens:,} | {line.packed_trained:,} | {line.epochs:g} |"
-            for line in ledger.lines
-        ),
-        "",
-        f"Licences of the sources: {', '.join(licences)}.",
-        "",
-        *_losses(metrics, stage),
+        *(line for one in recipe.lineage(stage) for line in _stage(one, run, metrics)),
         "## Recipe",
         "",
         "```json",
@@ -150,16 +132,42 @@ def card(recipe: TrainingRecipe, stage: Stage, manifest: PackManifest, metrics: 
     return "\n".join(lines)
 
 
+def _stage(stage: Stage, run: Path, metrics: list[dict[str, Any]]) -> list[str]:
+    """What a stage was, what it could read, what it did read, and how its held-out losses moved."""
+    ledger = read_pack_manifest(packed_folder(run, stage)).ledger
+    steps = [one for one in metrics if one["event"] == "train" and one["stage"] == stage.name]
+    tokens, trained = (sum(one[key] for one in steps) for key in ("tokens", "trained"))
+    licences = sorted({line.licence or "unknown" for line in ledger.lines})
+    return [
+        f"## Stage {stage.name}",
+        "",
+        f"{_told(stage)}. It read {tokens:,} tokens and was trained on {trained:,} of them in {len(steps):,} steps, out of "
+        f"{ledger.tokens:,} packed tokens ({ledger.trained:,} to be trained) in {ledger.rows:,} rows:",
+        "",
+        "| source | kind | licence | documents | tokens | trained | repeats |",
+        "|---|---|---|---:|---:|---:|---:|",
+        *(
+            f"| {_cell(line.source)} | {_cell(line.kind)} | {_cell(line.licence)} | {line.documents:,} | "
+            f"{line.packed_tokens:,} | {line.packed_trained:,} | {line.epochs:g} |"
+            for line in ledger.lines
+        ),
+        "",
+        f"Licences of the sources: {', '.join(licences)}.",
+        "",
+        *_losses(metrics, stage),
+    ]
+
+
 def _told(stage: Stage) -> str:
-    length = f"{stage.steps:,} steps" if stage.steps else f"{stage.epochs:g} epochs"
+    length = f"{stage.steps:,} steps" if stage.steps else f"{stage.epochs:g} epochs, in steps"
     return (
-        f"{stage.name}: {length} of {stage.batch_tokens:,} tokens in rows of {stage.row_length:,}, {stage.schedule.kind} "
+        f"{length} of {stage.batch_tokens:,} tokens in rows of {stage.row_length:,}, {stage.schedule.kind} "
         f"from {stage.optimiser.rate:g}, mask {stage.mask}"
     )
 
 
-def _losses(metrics: Path, stage: Stage) -> list[str]:
-    found = [one for one in read_metrics(metrics) if one["event"] == "held-out" and one["stage"] == stage.name]
+def _losses(metrics: list[dict[str, Any]], stage: Stage) -> list[str]:
+    found = [one for one in metrics if one["event"] == "held-out" and one["stage"] == stage.name]
     if not found:
         return []
     first = {(one["source"], one["kind"]): one["loss"] for one in reversed(found)}
@@ -168,7 +176,7 @@ def _losses(metrics: Path, stage: Stage) -> list[str]:
         f"| {_cell(source)} | {_cell(kind)} | {first[source, kind]:.4f} | {one['loss']:.4f} | {one['tokens']:,} |"
         for (source, kind), one in last.items()
     ]
-    title = ["## Held-out loss", "", "| source | kind | before | after | tokens |", "|---|---|---:|---:|---:|"]
+    title = ["| held-out source | kind | before | after | tokens |", "|---|---|---:|---:|---:|"]
     return [*title, *rows, ""]
 
 
