@@ -104,9 +104,13 @@ def said_once(world: World) -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if world.first:
+            raise
+        raise SystemExit(130) from None
     except (UsageError, RunError):
         if not world.first:
-            time.sleep(GRACE)
+            _leave_it_to_the_first()
         raise
     except OSError as error:
         raise explain_os_error(error, "training") from error
@@ -118,6 +122,14 @@ def said_once(world: World) -> Iterator[None]:
             f"Another process of the training is gone ({words[-160:]}): look above or at its machine for why, and run the "
             "same command again; it goes on from the last checkpoint."
         ) from error
+
+
+def _leave_it_to_the_first() -> None:
+    """Wait to be ended by torchrun, without a word; go on where that does not happen."""
+    try:
+        time.sleep(GRACE)
+    except KeyboardInterrupt:
+        raise SystemExit(1) from None
 
 
 def divide(model: nn.Module, layers: list[nn.Module], world: World, *, half: bool) -> None:
