@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 import recipes
@@ -15,12 +17,14 @@ from agentdata.errors import RunError, UsageError
 from agentdata.midtrain.packed import MASKED, PackedRows
 from agentdata.training import isolation
 from agentdata.training.batches import Batches, labels_of, steps_of
+from agentdata.training.checkpoints import restore, state_of
 from agentdata.training.estimates import check_memory, memory, shape_of, turns_of, work
+from agentdata.training.loop import make_optimiser
 from agentdata.training.metrics import MOST_NOT_FINITE, SETTLED, Watch
 from agentdata.training.order import Order
-from agentdata.training.parallel import World, place
+from agentdata.training.parallel import World, joined, place
 from agentdata.training.prepare import packed_folder, prepare
-from agentdata.training.recipe import Schedule, TrainingRecipe
+from agentdata.training.recipe import Optimiser, Schedule, TrainingRecipe
 from agentdata.training.schedule import rate_share
 from agentdata.training.scoring import Scorer
 from tests.trainings import LENGTH, make_data, recipe_of, values_of, write_recipe
@@ -242,6 +246,21 @@ def test_too_little_memory_is_said_before_it_is_taken(recipe: TrainingRecipe, mo
         RunError, match=r"'first' needs about .* and 10.0 kB are free: set activation_checkpointing, lower"
     ):
         check_memory(needed, recipe, recipe.stages[0], place())
+
+
+def test_moments_go_on_with_the_numbers_of_their_new_stage(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    first = make_optimiser(model, Optimiser(rate=1e-3))
+    model(torch.ones(1, 2)).sum().backward()
+    first.step()
+    first.zero_grad()
+    second = make_optimiser(model, Optimiser(rate=1e-4, betas=(0.8, 0.9), epsilon=1e-6, weight_decay=0.0))
+    with joined(place()):
+        dcp.save(state_of(model, first), checkpoint_id=tmp_path / "checkpoint")
+        restore(tmp_path / "checkpoint", model, second)
+    assert [(one["lr"], one["betas"], one["eps"]) for one in second.param_groups] == [(1e-4, (0.8, 0.9), 1e-6)] * 2
+    assert {one["weight_decay"] for one in second.param_groups} == {0.0}
+    assert torch.equal(second.state[model.weight]["exp_avg"], first.state[model.weight]["exp_avg"])
 
 
 def test_unusual_losses_are_noticed() -> None:

@@ -143,4 +143,8 @@ def restore(checkpoint: Path, model: nn.Module, optimiser: torch.optim.Optimizer
     lenient = StateDictOptions(ignore_frozen_params=True, strict=False)
     set_model_state_dict(model, state["model"], options=lenient)
     if moments:
+        # A checkpoint holds its stage's rate, betas and decay beside the moments: this stage's own stay.
+        own = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
         set_optimizer_state_dict(model, optimiser, state["optimiser"], options=lenient)
+        for group, values in zip(optimiser.param_groups, own, strict=True):
+            group.update(values)
