@@ -270,6 +270,7 @@ def test_unusual_losses_are_noticed() -> None:
     assert [reason for reason, _ in watch.look(5.0, 1.0, 0.0)] == ["loss-spike"]
     assert [reason for reason, _ in watch.look(3.0, 1.0, 0.8)] == ["stalled-loader"]
     assert [reason for reason, _ in watch.look(math.nan, 1.0, 0.0)] == ["not-finite"]
+    assert [reason for reason, _ in watch.look(3.0, 1.0, 0.0, norm=math.inf)] == ["not-finite"]
     assert not list(watch.look(3.0, 1.0, 0.0))
     for _ in range(MOST_NOT_FINITE - 1):
         assert list(watch.look(math.inf, 1.0, 0.0))
