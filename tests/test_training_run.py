@@ -343,6 +343,22 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_kept(
     assert len(losses(run)) == 10
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_stage_does_not_begin_from_less_than_the_one_before(
+    data: Path, whole: Path, tmp_path: Path, kept: int
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(model_of(run, "second"))
+    for checkpoint in [*sorted(folder_of(run, "first").iterdir())[kept:], folder_of(run, "second")]:
+        shutil.rmtree(checkpoint)
+    with pytest.raises(RunError, match="after step 6 of stage 'first', which is gone"):
+        train(run, recipe_of(tmp_path, values_of(data)))
+    shutil.rmtree(model_of(run, "first"))
+    train(run, recipe_of(tmp_path, values_of(data)))
+    assert losses(run) == losses(whole)
+
+
 def interrupt(*_given: object) -> None:
     raise KeyboardInterrupt
 
