@@ -217,7 +217,15 @@ def test_a_row_is_found_by_its_id_and_leads_to_its_relatives(server: str, made: 
 
 @pytest.mark.parametrize(
     "path",
-    ["/99/messages", "/0/nothing", "/0/messages/row/9999", "/0/messages/row?id=no", "/static/../app.py", "/static/x"],
+    [
+        "/99/messages",
+        "/0/nothing",
+        "/0/messages/row/9999",
+        "/0/messages/row?id=no",
+        f"/0/messages/row/{'9' * 5000}",
+        "/static/../app.py",
+        "/static/x",
+    ],
 )
 def test_what_is_not_there_is_said(server: str, path: str) -> None:
     assert get(server + path)[0] == 404
