@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,6 +297,26 @@ def test_recipes_that_make_no_sense_are_refused(
     values = values_of(data)
     values["stages"][0] |= change
     with pytest.raises(UsageError, match=words):
+        recipe_of(tmp_path, values)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stages": None}, "stages is a list of mappings."),
+        ({"stage": 3}, "stage is a mapping"),
+        ({"stage": {"after": "x"}}, "fit: stage 'first' comes after 'x', which is no stage before it."),
+        ({"stage": {"batch_tokens": 500}}, "fit: stages.0: batch_tokens 500 is no multiple of row_length 128."),
+        ({"stage": {"setps": 5}}, r"fit: there is no key stages.0.setps \(got 5\)."),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_told_in_short(
+    data: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    values = values_of(data)
+    inner = change.get("stage")
+    values |= {"stage": values["stage"] | inner} if isinstance(inner, dict) else change
+    with pytest.raises(UsageError, match=f"{words}$" if words.endswith(".") else words):
         recipe_of(tmp_path, values)
 
 
