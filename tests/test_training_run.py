@@ -359,6 +359,20 @@ def test_a_stage_does_not_begin_from_less_than_the_one_before(
     assert losses(run) == losses(whole)
 
 
+def test_a_damaged_checkpoint_is_told_and_gone_around(data: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(model_of(run, "second"))
+    last = sorted(folder_of(run, "second").iterdir())[-1]
+    for path in [last / "state.json", *last.glob("*.distcp")]:
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match=r"cannot be read: \w.*. Remove it"):
+        train(run, recipe_of(tmp_path, values_of(data)))
+    shutil.rmtree(last)
+    train(run, recipe_of(tmp_path, values_of(data)))
+    assert losses(run) == losses(whole)
+
+
 def interrupt(*_given: object) -> None:
     raise KeyboardInterrupt
 
