@@ -9,6 +9,8 @@ from importlib.resources import files
 from threading import Lock
 from urllib.parse import urlencode
 
+import duckdb
+import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
@@ -37,6 +39,8 @@ HEADERS = {
 STATIC = {"look.css": "text/css", "keys.js": "text/javascript"}
 RELATED = {"change_id": "id", "task": "id", "environment": "id", "id": "id"}
 """Columns whose value is an id, here or in another table."""
+UNREADABLE = (OSError, pa.ArrowException, duckdb.Error)
+"""What reading a table's files raises."""
 
 
 class _Numbers(Convertor[int]):
@@ -153,7 +157,10 @@ class Viewer:
         for table in self.folders[place].tables:
             if table is own or "id" not in table.schema.names:
                 continue
-            index = self.index(place, table)
+            try:
+                index = self.index(place, table)
+            except UNREADABLE:
+                continue
             found += [(table.name, number, name) for name in sorted(names) for number in index.numbers_of(name)]
         return found
 
@@ -172,6 +179,12 @@ class Viewer:
         """What is said of what is not there."""
         assert isinstance(error, HTTPException)
         return self._page("missing.html", status=error.status_code, title="not there", words=error.detail)
+
+    def unreadable(self, _request: Request, error: Exception) -> Response:
+        """What is said of files that are gone, were changed, or do not belong together."""
+        words = " ".join(str(error).split())[:300]
+        said = f"The files of this table cannot be read: {words}. Start the viewer again, or make the files again."
+        return self._page("missing.html", status=500, title="not readable", words=said)
 
 
 def make_app(folders: Sequence[Folder], host: str) -> Starlette:
@@ -192,7 +205,7 @@ def make_app(folders: Sequence[Folder], host: str) -> Starlette:
             Middleware(BaseHTTPMiddleware, dispatch=_guarded),
             Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False),
         ],
-        exception_handlers={HTTPException: viewer.missing},
+        exception_handlers={HTTPException: viewer.missing, **dict.fromkeys(UNREADABLE, viewer.unreadable)},
     )
 
 
