@@ -307,6 +307,21 @@ def test_what_does_not_fit_is_said_in_one_sentence(
     assert losses(run) == losses(whole)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "/not/there"},
+        {"chat_template": "/not/there"},
+        {"adapter": {"kind": "lora", "targets": ["none"]}},
+        {"stages": [{"name": "first", "sources": [{"path": "/not/there"}], "steps": 1}]},
+    ],
+)
+def test_what_is_misspelt_begins_no_run(data: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        train(tmp_path / "run", recipe_of(tmp_path, values_of(data) | change))
+    assert not (tmp_path / "run/config.json").exists()
+
+
 def test_losses_that_are_not_finite_end_a_training(data: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -23,6 +23,7 @@ from agentdata.training.model import causal, empty_model, layers_of, load_model
 from agentdata.training.parallel import World, divide, joined, place, said_once
 from agentdata.training.prepare import (
     await_prepared,
+    check_inputs,
     check_vocabulary,
     held_out_folder,
     packed_folder,
@@ -49,6 +50,8 @@ def train(run: Path, recipe: TrainingRecipe, *, workers: int = 1) -> Path:
         )
     with locked(run, (1, 1)) if world.first else nullcontext(), said_once(world):
         if world.first:
+            check_inputs(recipe)
+            empty_model(recipe)
             options = recipe.model_dump(mode="json", exclude=FREE)
             settle(run, {"generator": f"agentdata {__version__}", "options": {"training": options}})
             prepare(run, recipe, workers=workers)
