@@ -87,11 +87,19 @@ def _differences(old: object, new: object, key: str) -> Iterator[tuple[str, obje
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif isinstance(old, list) and isinstance(new, list) and _alike(old, new):
+        for place, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, f"{key}.{place}")
     elif isinstance(old, list) and isinstance(new, list) and old != new:
         gone, come = [one for one in old if one not in new], [one for one in new if one not in old]
         yield key, (gone if gone or come else old)[:MOST_SHOWN], (come if gone or come else new)[:MOST_SHOWN]
     elif old != new:
         yield key, old, new
+
+
+def _alike(old: list[object], new: list[object]) -> bool:
+    """Whether two lists hold as many mappings and nothing else, so that their values are compared one by one."""
+    return len(old) == len(new) and all(isinstance(one, dict) for one in (*old, *new))
 
 
 def is_written(run: Path) -> bool:

@@ -82,8 +82,10 @@ def load_training(name: str, overrides: Sequence[str] = ()) -> TrainingRecipe:
     for override in overrides:
         if override not in of_one_stage:
             _override(values, override)
-    common = values.pop("stage") or {}
-    values["stages"] = [_merged(deepcopy(common), stage) for stage in values["stages"]]
+    common, stages = values.pop("stage") or {}, values["stages"]
+    if not isinstance(common, dict) or not isinstance(stages, list):
+        raise UsageError(f"The recipe {path} does not fit: stage is a mapping and stages is a list of mappings.")
+    values["stages"] = [_merged(deepcopy(common), stage) for stage in stages]
     for override in of_one_stage:
         _override(values, override)
     return _fitted(path, values, TrainingRecipe)
@@ -151,9 +153,13 @@ def _fitted(path: Path, values: dict[str, Any], record: type[Fitted]) -> Fitted:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"The recipe {path} does not fit: {place}: {first['msg']} (got {first.get('input')!r})."
-        ) from error
+        said = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+        words = f"{place}: {said}" if place else said
+        if first["type"] == "extra_forbidden":
+            words = f"there is no key {place}"
+        given = first.get("input")
+        told = "" if first["type"] == "missing" or isinstance(given, dict) else f" (got {given!r})"
+        raise UsageError(f"The recipe {path} does not fit: {words}{told}.") from error
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -3,11 +3,14 @@
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 import recipes
@@ -15,12 +18,14 @@ from agentdata.errors import RunError, UsageError
 from agentdata.midtrain.packed import MASKED, PackedRows
 from agentdata.training import isolation
 from agentdata.training.batches import Batches, labels_of, steps_of
+from agentdata.training.checkpoints import restore, state_of
 from agentdata.training.estimates import check_memory, memory, shape_of, turns_of, work
+from agentdata.training.loop import make_optimiser
 from agentdata.training.metrics import MOST_NOT_FINITE, SETTLED, Watch
 from agentdata.training.order import Order
-from agentdata.training.parallel import World, place
+from agentdata.training.parallel import World, joined, place
 from agentdata.training.prepare import packed_folder, prepare
-from agentdata.training.recipe import Schedule, TrainingRecipe
+from agentdata.training.recipe import Optimiser, Schedule, TrainingRecipe
 from agentdata.training.schedule import rate_share
 from agentdata.training.scoring import Scorer
 from tests.trainings import LENGTH, make_data, recipe_of, values_of, write_recipe
@@ -244,6 +249,21 @@ def test_too_little_memory_is_said_before_it_is_taken(recipe: TrainingRecipe, mo
         check_memory(needed, recipe, recipe.stages[0], place())
 
 
+def test_moments_go_on_with_the_numbers_of_their_new_stage(tmp_path: Path) -> None:
+    model = nn.Linear(2, 2)
+    first = make_optimiser(model, Optimiser(rate=1e-3))
+    model(torch.ones(1, 2)).sum().backward()
+    first.step()
+    first.zero_grad()
+    second = make_optimiser(model, Optimiser(rate=1e-4, betas=(0.8, 0.9), epsilon=1e-6, weight_decay=0.0))
+    with joined(place()):
+        dcp.save(state_of(model, first), checkpoint_id=tmp_path / "checkpoint")
+        restore(tmp_path / "checkpoint", model, second)
+    assert [(one["lr"], one["betas"], one["eps"]) for one in second.param_groups] == [(1e-4, (0.8, 0.9), 1e-6)] * 2
+    assert {one["weight_decay"] for one in second.param_groups} == {0.0}
+    assert torch.equal(second.state[model.weight]["exp_avg"], first.state[model.weight]["exp_avg"])
+
+
 def test_unusual_losses_are_noticed() -> None:
     watch = Watch()
     quiet = [3 + 0.01 * (step % 5) for step in range(2 * SETTLED)]
@@ -251,6 +271,7 @@ def test_unusual_losses_are_noticed() -> None:
     assert [reason for reason, _ in watch.look(5.0, 1.0, 0.0)] == ["loss-spike"]
     assert [reason for reason, _ in watch.look(3.0, 1.0, 0.8)] == ["stalled-loader"]
     assert [reason for reason, _ in watch.look(math.nan, 1.0, 0.0)] == ["not-finite"]
+    assert [reason for reason, _ in watch.look(3.0, 1.0, 0.0, norm=math.inf)] == ["not-finite"]
     assert not list(watch.look(3.0, 1.0, 0.0))
     for _ in range(MOST_NOT_FINITE - 1):
         assert list(watch.look(math.inf, 1.0, 0.0))
@@ -276,6 +297,26 @@ def test_recipes_that_make_no_sense_are_refused(
     values = values_of(data)
     values["stages"][0] |= change
     with pytest.raises(UsageError, match=words):
+        recipe_of(tmp_path, values)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stages": None}, "stages is a list of mappings."),
+        ({"stage": 3}, "stage is a mapping"),
+        ({"stage": {"after": "x"}}, "fit: stage 'first' comes after 'x', which is no stage before it."),
+        ({"stage": {"batch_tokens": 500}}, "fit: stages.0: batch_tokens 500 is no multiple of row_length 128."),
+        ({"stage": {"setps": 5}}, r"fit: there is no key stages.0.setps \(got 5\)."),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_told_in_short(
+    data: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    values = values_of(data)
+    inner = change.get("stage")
+    values |= {"stage": values["stage"] | inner} if isinstance(inner, dict) else change
+    with pytest.raises(UsageError, match=f"{words}$" if words.endswith(".") else words):
         recipe_of(tmp_path, values)
 
 

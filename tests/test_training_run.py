@@ -312,6 +312,21 @@ def test_what_does_not_fit_is_said_in_one_sentence(
     assert losses(run) == losses(whole)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "/not/there"},
+        {"chat_template": "/not/there"},
+        {"adapter": {"kind": "lora", "targets": ["none"]}},
+        {"stages": [{"name": "first", "sources": [{"path": "/not/there"}], "steps": 1}]},
+    ],
+)
+def test_what_is_misspelt_begins_no_run(data: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        train(tmp_path / "run", recipe_of(tmp_path, values_of(data) | change))
+    assert not (tmp_path / "run/config.json").exists()
+
+
 def test_losses_that_are_not_finite_end_a_training(data: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -346,6 +361,36 @@ def test_a_full_disk_is_said_and_the_checkpoint_before_is_kept(
     monkeypatch.undo()
     train(run, recipe_of(tmp_path, values))
     assert len(losses(run)) == 10
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_stage_does_not_begin_from_less_than_the_one_before(
+    data: Path, whole: Path, tmp_path: Path, kept: int
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(model_of(run, "second"))
+    for checkpoint in [*sorted(folder_of(run, "first").iterdir())[kept:], folder_of(run, "second")]:
+        shutil.rmtree(checkpoint)
+    with pytest.raises(RunError, match="after step 6 of stage 'first', which is gone"):
+        train(run, recipe_of(tmp_path, values_of(data)))
+    shutil.rmtree(model_of(run, "first"))
+    train(run, recipe_of(tmp_path, values_of(data)))
+    assert losses(run) == losses(whole)
+
+
+def test_a_damaged_checkpoint_is_told_and_gone_around(data: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(model_of(run, "second"))
+    last = sorted(folder_of(run, "second").iterdir())[-1]
+    for path in [last / "state.json", *last.glob("*.distcp")]:
+        path.write_bytes(b"")
+    with pytest.raises(RunError, match=r"cannot be read: \w.*. Remove it"):
+        train(run, recipe_of(tmp_path, values_of(data)))
+    shutil.rmtree(last)
+    train(run, recipe_of(tmp_path, values_of(data)))
+    assert losses(run) == losses(whole)
 
 
 def interrupt(*_given: object) -> None:

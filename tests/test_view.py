@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -69,7 +70,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 @pytest.fixture(scope="module")
 def server(made: Mapping[str, Path]) -> Iterator[str]:
     """The address of a real server over all of them."""
-    command = [*COMMAND, "view", *map(str, made.values()), "--port", "0"]
+    with serving(*made.values()) as address:
+        yield address
+
+
+@contextmanager
+def serving(*folders: Path) -> Iterator[str]:
+    command = [*COMMAND, "view", *map(str, folders), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         address = process.stdout.readline().split()[0].rstrip("/")
@@ -217,10 +224,38 @@ def test_a_row_is_found_by_its_id_and_leads_to_its_relatives(server: str, made: 
 
 @pytest.mark.parametrize(
     "path",
-    ["/99/messages", "/0/nothing", "/0/messages/row/9999", "/0/messages/row?id=no", "/static/../app.py", "/static/x"],
+    [
+        "/99/messages",
+        "/0/nothing",
+        "/0/messages/row/9999",
+        "/0/messages/row?id=no",
+        f"/0/messages/row/{'9' * 5000}",
+        "/static/../app.py",
+        "/static/x",
+    ],
 )
 def test_what_is_not_there_is_said(server: str, path: str) -> None:
     assert get(server + path)[0] == 404
+
+
+def test_tables_of_others_are_shown_as_far_as_they_go(tmp_path: Path) -> None:
+    rows = {
+        "numbers": [{"id": 1, "steps": 5, "text": 7, "repo": ["a"], "languages": "python", "verdict": ["bad"]}],
+        "unlike": [{"id": "a", "repo": "x", "stop": 1}],
+    }
+    for name, held in rows.items():
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.Table.from_pylist(held), tmp_path / name / "0.parquet")
+    pq.write_table(pa.Table.from_pylist([{"other": 1}]), tmp_path / "unlike/1.parquet")
+    with serving(tmp_path) as address:
+        assert "1 of 1 rows" in get(f"{address}/0/numbers?language=python")[1]
+        status, row, _ = get(f"{address}/0/numbers/row/0")
+        assert status == 200
+        assert "steps" in row
+        status, broken, headers = get(f"{address}/0/unlike")
+        assert status == 500
+        assert "The files of this table cannot be read" in broken
+        assert "default-src 'none'" in headers["content-security-policy"]
 
 
 def test_nothing_but_reading_from_this_machine_is_answered(server: str) -> None:

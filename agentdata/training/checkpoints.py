@@ -44,7 +44,7 @@ def newest(folder: Path) -> Path | None:
 
 def step_of(checkpoint: Path) -> int:
     """Steps of the stage that were done when it was made."""
-    return int(json.loads((checkpoint / STATE).read_text())["step"])
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 class Checkpoints:
@@ -136,11 +136,15 @@ def restore(checkpoint: Path, model: nn.Module, optimiser: torch.optim.Optimizer
         dcp.load(state, checkpoint_id=checkpoint)
     except CheckpointException as error:
         first = next(iter(error.failures.values()))[0]
-        words = " ".join(str(first).split())[:200]
+        words = " ".join(str(first).split())[:200] or type(first).__name__
         if isinstance(first, RuntimeError | KeyError | ValueError) and "checkpoint" in words.lower():
             raise UsageError(f"{checkpoint} is of another model or adapter: {words}. Train into another -o.") from error
         raise RunError(f"{checkpoint} cannot be read: {words}. Remove it to go on from the one before.") from error
     lenient = StateDictOptions(ignore_frozen_params=True, strict=False)
     set_model_state_dict(model, state["model"], options=lenient)
     if moments:
+        # A checkpoint holds its stage's rate, betas and decay beside the moments: this stage's own stay.
+        own = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
         set_optimizer_state_dict(model, optimiser, state["optimiser"], options=lenient)
+        for group, values in zip(optimiser.param_groups, own, strict=True):
+            group.update(values)

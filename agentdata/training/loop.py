@@ -172,7 +172,7 @@ class _Trainer:
         place = one.before + step
         self._metrics.add("train", one.stage.name, place, **values)
         self._told = f"loss {loss:.4f}, {batch.tokens / seconds:,.0f} tokens/s"
-        for reason, detail in self._watch.look(loss, seconds, batch.waited):
+        for reason, detail in self._watch.look(loss, seconds, batch.waited, norm=gradient_norm):
             self._metrics.add("notice", one.stage.name, place, reason=reason, detail=detail)
             if one.world.first:
                 print(f"{one.stage.name}, step {step}: {reason}: {detail}")

@@ -96,16 +96,19 @@ class Watch:
         self._mean = self._square = 0.0
         self._seen = self._not_finite = 0
 
-    def look(self, loss: float, seconds: float, waited: float) -> Iterator[tuple[str, str]]:
-        """Reasons and details of what is unusual about a step. Raises RunError for the last loss that is not finite."""
-        if not math.isfinite(loss):
+    def look(self, loss: float, seconds: float, waited: float, *, norm: float = 0.0) -> Iterator[tuple[str, str]]:
+        """Reasons and details of what is unusual about a step. Raises RunError for the last one that is not finite.
+
+        norm: of the gradient.
+        """
+        if not math.isfinite(loss + norm):
             self._not_finite += 1
             if self._not_finite == MOST_NOT_FINITE:
                 raise RunError(
-                    f"The loss was not finite in {MOST_NOT_FINITE} steps in a row: lower the rate, or look at the rows of "
-                    "these steps. The last checkpoint is kept."
+                    f"Loss or gradient was not finite in {MOST_NOT_FINITE} steps in a row: lower the rate, or look at "
+                    "the rows of these steps. The last checkpoint is kept."
                 )
-            yield "not-finite", f"loss {loss}: the step was left out"
+            yield "not-finite", f"loss {loss}, gradient norm {norm}: the step was left out"
             return
         self._not_finite = 0
         deviation = math.sqrt(max(0.0, self._square - self._mean**2))

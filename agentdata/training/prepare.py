@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from agentdata.errors import RunError, UsageError
+from agentdata.midtrain.inputs import find_files
 from agentdata.midtrain.packed import PackedRows, damaged, read_pack_manifest
 from agentdata.midtrain.recipe import MaskPolicy, PackRecipe, PackSource
 from agentdata.midtrain.run import pack
@@ -29,6 +30,13 @@ def packed_folder(run: Path, stage: Stage) -> Path:
 def held_out_folder(run: Path, stage: Stage) -> Path | None:
     """Where the rows are that a stage is measured on."""
     return stage_folder(run, stage) / "held-out" if stage.held_out else None
+
+
+def check_inputs(recipe: TrainingRecipe) -> None:
+    """Raise UsageError for a tokenizer, template or source that is not there, before a run is begun with its name."""
+    read_tokenizer(recipe.model, recipe.chat_template)
+    for source in recipe.sources:
+        find_files(source)
 
 
 def prepare(run: Path, recipe: TrainingRecipe, *, workers: int) -> None:

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from agentdata import __version__
-from agentdata.errors import UsageError
+from agentdata.errors import RunError, UsageError
 from agentdata.midtrain.packed import PackedRows
 from agentdata.runs import locked, settle
 from agentdata.training import checkpoints, isolation
@@ -23,6 +23,7 @@ from agentdata.training.model import causal, empty_model, layers_of, load_model
 from agentdata.training.parallel import World, divide, joined, place, said_once
 from agentdata.training.prepare import (
     await_prepared,
+    check_inputs,
     check_vocabulary,
     held_out_folder,
     packed_folder,
@@ -49,6 +50,8 @@ def train(run: Path, recipe: TrainingRecipe, *, workers: int = 1) -> Path:
         )
     with locked(run, (1, 1)) if world.first else nullcontext(), said_once(world):
         if world.first:
+            check_inputs(recipe)
+            empty_model(recipe)
             options = recipe.model_dump(mode="json", exclude=FREE)
             settle(run, {"generator": f"agentdata {__version__}", "options": {"training": options}})
             prepare(run, recipe, workers=workers)
@@ -66,6 +69,7 @@ def train(run: Path, recipe: TrainingRecipe, *, workers: int = 1) -> Path:
 
 
 def _train_one(run: Path, recipe: TrainingRecipe, stage: Stage, world: World, rows: PackedRows, before: int) -> None:
+    begin_from = _last_checkpoint(run, recipe, stage)
     half = recipe.precision == "bf16" or (recipe.precision == "auto" and world.device.type == "cuda")
     empty = empty_model(recipe)
     config, shape = causal(empty).config.get_text_config(), shape_of(empty)
@@ -80,7 +84,6 @@ def _train_one(run: Path, recipe: TrainingRecipe, stage: Stage, world: World, ro
         divide(scorer, layers, world, half=half)
     isolation.check(scorer, world, vocabulary=config.vocab_size, half=half)
     folder = held_out_folder(run, stage)
-    earlier = recipe.before(stage)
     one = StageRun(
         run=run,
         recipe=recipe,
@@ -95,7 +98,23 @@ def _train_one(run: Path, recipe: TrainingRecipe, stage: Stage, world: World, ro
     )
     train_stage(
         one,
-        begin_from=checkpoints.newest(checkpoints.folder_of(run, earlier.name)) if earlier else None,
+        begin_from=begin_from,
         keep_optimiser=stage.keep_optimiser,
     )
     save(stage_folder(run, stage) / "model", scorer, recipe, stage, rows.manifest, world)
+
+
+def _last_checkpoint(run: Path, recipe: TrainingRecipe, stage: Stage) -> Path | None:
+    """The end of the stage that this one begins from, where it has not begun itself. Raises RunError where it is gone."""
+    earlier = recipe.before(stage)
+    if earlier is None or checkpoints.newest(checkpoints.folder_of(run, stage.name)):
+        return None
+    found = checkpoints.newest(checkpoints.folder_of(run, earlier.name))
+    steps = steps_of(earlier, len(PackedRows(packed_folder(run, earlier))))
+    if found is None or checkpoints.step_of(found) != steps:
+        raise RunError(
+            f"Stage {stage.name!r} begins from the checkpoint after step {steps} of stage {earlier.name!r}, which is gone: "
+            f"put it back, or remove {stage_folder(run, earlier) / 'model'} and run the same command again to train what "
+            "is missing."
+        )
+    return found

@@ -9,8 +9,11 @@ from importlib.resources import files
 from threading import Lock
 from urllib.parse import urlencode
 
+import duckdb
+import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -36,6 +39,23 @@ HEADERS = {
 STATIC = {"look.css": "text/css", "keys.js": "text/javascript"}
 RELATED = {"change_id": "id", "task": "id", "environment": "id", "id": "id"}
 """Columns whose value is an id, here or in another table."""
+UNREADABLE = (OSError, pa.ArrowException, duckdb.Error)
+"""What reading a table's files raises."""
+
+
+class _Numbers(Convertor[int]):
+    """Numbers in a path, no longer than Python and DuckDB read them."""
+
+    regex = "[0-9]{1,17}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("number", _Numbers())
 
 
 class Viewer:
@@ -137,7 +157,10 @@ class Viewer:
         for table in self.folders[place].tables:
             if table is own or "id" not in table.schema.names:
                 continue
-            index = self.index(place, table)
+            try:
+                index = self.index(place, table)
+            except UNREADABLE:
+                continue
             found += [(table.name, number, name) for name in sorted(names) for number in index.numbers_of(name)]
         return found
 
@@ -157,6 +180,12 @@ class Viewer:
         assert isinstance(error, HTTPException)
         return self._page("missing.html", status=error.status_code, title="not there", words=error.detail)
 
+    def unreadable(self, _request: Request, error: Exception) -> Response:
+        """What is said of files that are gone, were changed, or do not belong together."""
+        words = " ".join(str(error).split())[:300]
+        said = f"The files of this table cannot be read: {words}. Start the viewer again, or make the files again."
+        return self._page("missing.html", status=500, title="not readable", words=said)
+
 
 def make_app(folders: Sequence[Folder], host: str) -> Starlette:
     """The application that answers at an address, and at no other name: other pages must not reach it by one of theirs."""
@@ -165,9 +194,9 @@ def make_app(folders: Sequence[Folder], host: str) -> Starlette:
     routes = [
         Route("/", viewer.overview, methods=["GET"]),
         Route("/static/{name}", static, methods=["GET"]),
-        Route("/{place:int}/{table}/row", viewer.by_id, methods=["GET"]),
-        Route("/{place:int}/{table}/row/{number:int}", viewer.row, methods=["GET"], name="row"),
-        Route("/{place:int}/{table}", viewer.rows, methods=["GET"]),
+        Route("/{place:number}/{table}/row", viewer.by_id, methods=["GET"]),
+        Route("/{place:number}/{table}/row/{number:number}", viewer.row, methods=["GET"], name="row"),
+        Route("/{place:number}/{table}", viewer.rows, methods=["GET"]),
     ]
     return Starlette(
         routes=routes,
@@ -176,7 +205,7 @@ def make_app(folders: Sequence[Folder], host: str) -> Starlette:
             Middleware(BaseHTTPMiddleware, dispatch=_guarded),
             Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False),
         ],
-        exception_handlers={HTTPException: viewer.missing},
+        exception_handlers={HTTPException: viewer.missing, **dict.fromkeys(UNREADABLE, viewer.unreadable)},
     )
 
 

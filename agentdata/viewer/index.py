@@ -86,8 +86,10 @@ class Index:
         self._spill.cleanup()
 
     def _build(self) -> None:
-        columns = [f"{_path('id')} AS id" if "id" in self.table.schema.names else "'' AS id"]
-        columns += [f"{_as_text(self.table.schema, column)} AS {_name(name)}" for name, column in self.filters.items()]
+        columns = [f"CAST({_path('id')} AS VARCHAR) AS id" if "id" in self.table.schema.names else "'' AS id"]
+        columns += [
+            f"{_as_text(self.table.schema, name, column)} AS {_name(name)}" for name, column in self.filters.items()
+        ]
         columns += [f"left(CAST({_path(name)} AS VARCHAR), {MOST_SHOWN}) AS {_name(name)}" for name in self.shown]
         self._database.execute(
             f"CREATE TABLE rows AS SELECT row_number() OVER () - 1 AS n, {', '.join(columns)} "  # noqa: S608
@@ -181,9 +183,12 @@ def _first(schema: pa.Schema, options: tuple[str, ...]) -> str:
     return ""
 
 
-def _as_text(schema: pa.Schema, column: str) -> str:
-    outer = column.partition(".")[0]
-    return _path(column) if pa.types.is_list(schema.field(outer).type) else f"CAST({_path(column)} AS VARCHAR)"
+def _as_text(schema: pa.Schema, name: str, column: str) -> str:
+    """A filter's column as it is compared: languages as a list, all others as a text."""
+    if name != "language":
+        return f"CAST({_path(column)} AS VARCHAR)"
+    lists = pa.types.is_list(schema.field(column).type)
+    return f"CAST({_path(column)} AS VARCHAR[])" if lists else f"[CAST({_path(column)} AS VARCHAR)]"
 
 
 def _texts(schema: pa.Schema) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -70,12 +71,17 @@ def tell(row: Mapping[str, Any], *, whole: bool = False) -> Told:
     """What a page shows of a row of any table. whole: cut no text."""
     most = 1 << 62 if whole else MOST
     teller = _Teller(row, most)
-    used = {"segments", *(name for name in TELLERS if row.get(name))}
-    steps = tuple(step for name, words in TELLERS.items() if row.get(name) for step in words(teller, row[name]))
+    used, steps = {"segments"}, list[Step]()
+    for name, words in TELLERS.items():
+        # Rows of others have columns of these names that hold something else: they are facts.
+        with suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
+            if row.get(name):
+                steps += list(words(teller, row[name]))
+                used.add(name)
     facts = tuple(
         (name, said) for name, value in row.items() if name not in used for said in [_fact(name, value)] if said
     )
-    return Told(facts, steps)
+    return Told(facts, tuple(steps))
 
 
 def visible(text: str) -> str:
@@ -186,8 +192,8 @@ def _steps(teller: _Teller, steps: list[dict[str, Any]]) -> Iterator[Step]:
 def _text(teller: _Teller, text: str) -> Iterator[Step]:
     segments = teller.row.get("segments") or [{"kind": "text", "start": 0, "end": len(text), "train": None}]
     for segment in segments:
-        words = text[segment["start"] : segment["end"]]
-        yield Step(segment["kind"], (teller.part(words, trained=segment["train"]),), segment["train"], segment["kind"])
+        words, kind = text[segment["start"] : segment["end"]], str(segment["kind"])
+        yield Step(kind, (teller.part(words, trained=segment["train"]),), segment["train"], kind)
 
 
 def _events(teller: _Teller, events: list[dict[str, Any]]) -> Iterator[Step]:
