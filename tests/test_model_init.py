@@ -175,6 +175,9 @@ def test_the_libraries_load_it(model: Path, files: TokenizerFiles) -> None:
     ("options", "words"),
     [
         (("--vocabulary", "200"), ("--vocabulary 200", "263")),
+        (("--hidden-size", "18", "--head-size", "9"), ("do not fit: a head's width is even", "9")),
+        (("--split", "nothing"), ("--split nothing", "validation")),
+        (("--seed", str(2**64)), ("--seed",)),
         (("--hidden-size", "100"), ("100",)),
         (("--head-size", "64", "--hidden-size", "192"), ("key heads",)),
     ],

@@ -21,7 +21,7 @@ def init(
     context: int = typer.Option(32768, min=8, help="Most positions of the model."),
     megabytes: int = typer.Option(64, min=1, help="Text that the tokenizer is trained on, spread over all sources."),
     split: str = typer.Option("train", help="Files of a directory that are read; '' for all."),
-    seed: int = typer.Option(0, min=0, help="Seed of the weights."),
+    seed: int = typer.Option(0, min=0, max=2**32 - 1, help="Seed of the weights."),
 ) -> None:
     """Train a tokenizer on samples, and draw a small model with random weights: the same sources, the same bytes.
 
@@ -29,7 +29,7 @@ def init(
     """
     from pydantic import ValidationError
 
-    from agentdata.errors import UsageError
+    from agentdata.errors import UsageError, explain_os_error
 
     try:
         from agentdata.training.new_model import ModelShape, init_model
@@ -45,8 +45,13 @@ def init(
             context=context,
         )
     except ValidationError as error:
-        raise UsageError(f"The sizes do not fit: {error.errors()[0]['msg']}.") from error
-    parameters = init_model(output, sources, shape, seed=seed, most_bytes=megabytes << 20, split=split)
+        raise UsageError(f"The sizes do not fit: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from error
+    if split not in ("", "train", "validation", "test"):
+        raise UsageError(f"--split {split} is none: give train, validation, test, or '' for all files.")
+    try:
+        parameters = init_model(output, sources, shape, seed=seed, most_bytes=megabytes << 20, split=split)
+    except OSError as error:
+        raise explain_os_error(error, f"writing the model {output}") from error
     print(
         f"{output}: {parameters:,} parameters with random weights\n\nNext:  agentdata midtrain RECIPE model={output} -o RUN"
     )

@@ -38,6 +38,8 @@ class ModelShape(Record):
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
+        if self.head_size % 2:
+            raise ValueError(f"a head's width is even, and {self.head_size} is not")
         if self.hidden_size % self.head_size or self.heads % self.key_heads:
             raise ValueError(
                 f"{self.key_heads} key heads must divide the heads, and {self.head_size} the hidden size {self.hidden_size}"

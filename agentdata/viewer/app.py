@@ -9,8 +9,6 @@ from importlib.resources import files
 from threading import Lock
 from urllib.parse import urlencode
 
-import duckdb
-import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
@@ -23,7 +21,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from agentdata.drawing import DARK, LIGHT
-from agentdata.viewer.index import PAGE, Index
+from agentdata.viewer.index import PAGE, UNREADABLE, Index
 from agentdata.viewer.tables import Folder, Table
 from agentdata.viewer.telling import tell, visible
 
@@ -39,8 +37,6 @@ HEADERS = {
 STATIC = {"look.css": "text/css", "keys.js": "text/javascript"}
 RELATED = {"change_id": "id", "task": "id", "environment": "id", "id": "id"}
 """Columns whose value is an id, here or in another table."""
-UNREADABLE = (OSError, pa.ArrowException, duckdb.Error)
-"""What reading a table's files raises."""
 
 
 class _Numbers(Convertor[int]):

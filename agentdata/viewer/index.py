@@ -17,6 +17,8 @@ import pyarrow as pa
 from agentdata.viewer.tables import Table
 
 MEMORY = "2GB"
+UNREADABLE = (OSError, pa.ArrowException, duckdb.Error)
+"""What reading a table's files raises."""
 PAGE = 50
 """Rows of a page."""
 CHOICES = 200
