@@ -50,6 +50,10 @@ def prepare(run: Path, recipe: TrainingRecipe, *, workers: int) -> None:
             check_fit(folder, recipe, stage)
             if recipe.verify:
                 _verify(folder)
+        if stage.mask == "trained-only" and not read_pack_manifest(packed_folder(run, stage)).ledger.trained:
+            raise UsageError(
+                f"Stage {stage.name!r} would train no token: its rows mark none. Set its mask to all, or choose other sources."
+            )
     write_whole(run / "prepared", f"{time.time()}\n")
 
 
