@@ -178,14 +178,14 @@ def test_long_texts_are_cut_unless_all_is_wanted() -> None:
 
 
 def test_verdicts_name_what_failed_first(made: Mapping[str, Path]) -> None:
-    tests = [{"name": "a", "status": "passed"}, {"name": "b", "status": "failed"}]
+    tests = [{"name": "a", "status": "passed"}, {"name": "b", "status": "failed"}, {"name": "c", "status": "skipped"}]
     told = tell(
         {"verdict": {"reason": "tests-failed", "fail_to_pass": tests, "pass_to_pass": [], "log": "", "tampering": []}}
     )
     assert told.verdict == 1
     assert [(part.title, part.form) for part in told.steps[0].parts] == [
-        ("fail to pass: 1 of 2 failed", "failed"),
-        ("fail to pass: 1 of 2 passed", "passed"),
+        ("fail to pass: 2 of 3 failed", "failed"),
+        ("fail to pass: 1 of 3 passed", "passed"),
     ]
 
 

@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from agentdata.drawing import DARK, LIGHT
-from agentdata.viewer.index import PAGE, UNREADABLE, Index
+from agentdata.viewer.index import UNREADABLE, Index
 from agentdata.viewer.tables import Folder, Table
 from agentdata.viewer.telling import tell, visible
 
@@ -35,7 +35,7 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 STATIC = {"look.css": "text/css", "keys.js": "text/javascript"}
-RELATED = {"change_id": "id", "task": "id", "environment": "id", "id": "id"}
+RELATED = ("change_id", "task", "environment", "id")
 """Columns whose value is an id, here or in another table."""
 
 
@@ -106,7 +106,6 @@ class Viewer:
             begin=begin,
             found=index.page(wanted, begin),
             choices={name: values for name, values in choices.items() if len(values) > 1 or name in wanted},
-            size=PAGE,
         )
 
     def by_id(self, request: Request) -> Response:
